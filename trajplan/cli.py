@@ -1,0 +1,41 @@
+"""The `trajplan` command: one module of `trajplan.commands` per sub-command, imported only when it is run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from trajplan import __version__
+from trajplan.errors import TrajplanError
+
+COMMANDS = {
+    "datasets": "list, show, collect and import datasets",
+    "train": "train a Trajectory Transformer on a dataset",
+    "evaluate": "run a trained controller in its environment",
+    "push": "share a checkpoint on the Hugging Face hub",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 1 failed midway, 2 bad input, 130 interrupted)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="trajplan", description="Planning by sequence modelling.")
+    parser.add_argument("--version", action="version", version=f"trajplan {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Only the chosen command's module is imported; the others need their one-line help alone.
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            module = import_module(f"trajplan.commands.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except TrajplanError as error:
+        print(f"trajplan: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("trajplan: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,83 @@
+"""One dataclass definition serves the command line, the checkpoint and the documentation."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from trajplan.errors import ConfigError
+
+C = TypeVar("C")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with a default and the sentence that `--help` and the documentation print."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: str) -> None:
+    """Add one `--field-name` per field of `config_class`; only those given on the command line are set."""
+    group = parser.add_argument_group(title)
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        help = f"{field.metadata['help']} (default: {_show(field.default)})".replace("%", "%%")
+        keywords: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help}
+        inner, optional = _unwrap(hints[field.name])
+        if inner is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(inner) is Literal:
+            keywords["choices"] = typing.get_args(inner)
+        else:
+            keywords |= {"type": _parser(inner, optional), "metavar": inner.__name__.upper()}
+        group.add_argument("--" + field.name.replace("_", "-"), **keywords)
+
+
+def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
+    """The fields of `config_class` that the command line set."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as a JSON-able dictionary."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
+    """A config from a dictionary.
+
+    Raises:
+        ConfigError: for a name that the config does not have.
+    """
+    known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}."
+        )
+    return config_class(**values)
+
+
+def _unwrap(hint: Any) -> tuple[Any, bool]:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        inner = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(inner) == 1:
+            return inner[0], True
+        raise TypeError(f"a config field of type {hint} has no command-line form")
+    return hint, False
+
+
+def _parser(inner: type, optional: bool) -> Any:
+    def parse(text: str) -> Any:
+        if optional and text.lower() == "none":
+            return None
+        return inner(text)
+
+    parse.__name__ = inner.__name__
+    return parse
+
+
+def _show(default: Any) -> str:
+    return "none" if default is None else str(default)

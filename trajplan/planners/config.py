@@ -1,0 +1,50 @@
+"""Settings of the planners."""
+
+from dataclasses import dataclass
+
+from trajplan.config import option
+from trajplan.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSearchConfig:
+    """Beam search that maximises reward (Janner, Li, Levine 2021, algorithm 1)."""
+
+    horizon: int = option(15, "transitions to plan ahead")
+    beam_width: int = option(128, "partial trajectories kept after each planned transition")
+    n_expand: int = option(2, "candidates that each kept trajectory becomes at the next transition")
+    context: int = option(5, "past transitions that the plan is conditioned on")
+    discount: float = option(0.99, "discount of predicted rewards; the one the model was trained with")
+    action_top_k: int | None = option(None, "sample action tokens among the k likeliest (none: all)")
+    action_cdf: float | None = option(0.6, "sample action tokens among the likeliest up to this mass (none: all)")
+    action_temperature: float = option(1.0, "temperature of the action tokens")
+    observation_top_k: int | None = option(1, "sample observation tokens among the k likeliest (1: greedy, none: all)")
+    observation_cdf: float | None = option(
+        None, "sample observation tokens among the likeliest up to this mass (none: all)"
+    )
+    observation_temperature: float = option(1.0, "temperature of the observation tokens")
+    percentile: float | None = option(
+        None, "read reward and return at this percentile of their bins, 0 to 1 (none: their expectation)"
+    )
+    replan_every: int = option(1, "steps acted from one plan before the next is made")
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "beam_width", "n_expand", "replan_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.context < 0:
+            raise ConfigError(f"context is {self.context}; it must be 0 or more past transitions.")
+        if not 0 < self.discount <= 1:
+            raise ConfigError(f"discount is {self.discount}; it must lie in (0, 1].")
+        if self.replan_every > self.horizon:
+            raise ConfigError(f"replan_every is {self.replan_every}, beyond the horizon of {self.horizon}.")
+        if self.percentile is not None and not 0 <= self.percentile <= 1:
+            raise ConfigError(f"percentile is {self.percentile}; it must lie in [0, 1].")
+        for kind in ("action", "observation"):
+            top_k, cdf = getattr(self, f"{kind}_top_k"), getattr(self, f"{kind}_cdf")
+            if top_k is not None and top_k < 1:
+                raise ConfigError(f"{kind}_top_k is {top_k}; it must be at least 1, or none.")
+            if cdf is not None and not 0 < cdf <= 1:
+                raise ConfigError(f"{kind}_cdf is {cdf}; it must lie in (0, 1], or none.")
+            if getattr(self, f"{kind}_temperature") <= 0:
+                raise ConfigError(f"{kind}_temperature must be above 0.")
