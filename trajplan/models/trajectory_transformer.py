@@ -151,6 +151,12 @@ class TrajectoryTransformer(PreTrainedModel):
         logits_JNV = logits_JNV.masked_fill(self.illegal.roll(-1, 0)[:, None], float("-inf"))
         return logits_JNV.transpose(0, 1).reshape(B, -1, logits_JNV.shape[-1])[:, :L]
 
+    def next_logits(self, hidden: Tensor, position: int) -> Tensor:
+        """Logits (rows, V + 1) of the token after `position`, from the last block's output there, (rows, D)."""
+        dimension = (position + 1) % self.config.transition_dim
+        logits = F.linear(self.ln_f(hidden), self.heads[dimension])
+        return logits.masked_fill(self.illegal[dimension], float("-inf"))
+
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, valid: Tensor | None = None
     ) -> TrajectoryTransformerOutput:
