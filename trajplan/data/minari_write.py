@@ -1,0 +1,88 @@
+"""Write a Minari dataset so that it is either there, whole, or not at all."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minari import create_dataset_from_buffers
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage import get_dataset_path
+
+from trajplan.errors import DataError
+
+
+def check_new_id(dataset_id: str) -> None:
+    """Refuse an id that Minari does not understand or that the Minari root already holds.
+
+    Raises:
+        DataError: in either case.
+    """
+    try:
+        namespace = parse_dataset_id(dataset_id)[0]
+    except (ValueError, TypeError) as error:  # TypeError: an id without a version
+        raise DataError(f"{dataset_id!r} is no Minari id; write it like pointmaze/umaze-mixed-v0.") from error
+    if namespace is not None and any(len(part) < 2 for part in namespace.split("/")):
+        raise DataError(f"{dataset_id!r} is no Minari id: each part before the last needs two letters or more.")
+    folder = get_dataset_path(dataset_id)
+    if folder.exists():
+        raise DataError(f"The dataset {dataset_id!r} exists already ({folder}); choose another id or delete it first.")
+
+
+def write_minari(dataset_id: str, episodes: Iterable[tuple[EpisodeBuffer, dict[str, Any]]], **metadata: Any) -> Path:
+    """Write `episodes` as a new dataset in the Minari root and return its folder.
+
+    The dataset is built in a hidden folder of the root and renamed when complete: an error or an interrupt, in
+    `episodes` itself for instance, leaves nothing behind. Episodes are written as they come, one in memory at a time.
+
+    Args:
+        dataset_id: an id that `check_new_id` accepts.
+        episodes: each episode and what to note in its metadata (JSON-able values; may be empty).
+        metadata: passed to `minari.create_dataset_from_buffers`: env, algorithm_name, description, ref_max_score, ...
+
+    Raises:
+        DataError: for an id that is malformed or taken.
+    """
+    check_new_id(dataset_id)
+    notes: list[dict[str, Any]] = []
+
+    def buffers() -> Iterator[EpisodeBuffer]:
+        for episode, note in episodes:
+            notes.append(note)
+            yield episode
+
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=get_dataset_path()))
+    try:
+        with _minari_root(staging), warnings.catch_warnings():
+            # Minari warns of every optional field that is left out.
+            warnings.filterwarnings("ignore", category=UserWarning, module="minari")
+            dataset = create_dataset_from_buffers(dataset_id, buffers(), **metadata)
+            dataset.storage.update_episode_metadata(notes)
+        namespace = parse_dataset_id(dataset_id)[0]
+        if namespace is not None and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        folder = get_dataset_path(dataset_id)
+        os.replace(staging / dataset_id, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _minari_root(root: Path) -> Iterator[None]:
+    """Point Minari at another root for a while; it reads the variable anew at every call."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before
