@@ -1,0 +1,80 @@
+"""Datasets in memory, from a user's own arrays."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.scores import ReferenceScores, reference_for_environment
+from trajplan.data.validate import check_episode
+from trajplan.errors import DataError
+
+
+def dataset_from_episodes(
+    episodes: Iterable[Any],
+    *,
+    id: str,
+    observation_space: spaces.Space | None,
+    action_space: spaces.Space | None,
+    env_spec: EnvSpec | None,
+    reference: ReferenceScores | None,
+) -> OfflineDataset:
+    """See `OfflineDataset.from_episodes`."""
+    recorded = list(episodes)
+    if not recorded:
+        raise DataError(f"dataset {id!r} has no episodes.")
+    if reference is None and env_spec is not None:
+        reference = reference_for_environment(env_spec.id)
+    info = DatasetInfo(
+        id=id,
+        observation_space=observation_space or _infer(recorded[0], "observations", id),
+        action_space=action_space or _infer(recorded[0], "actions", id),
+        env_spec=env_spec,
+        reference=reference,
+        versions=package_versions(),
+    )
+    checked = [check_episode(raw, info, index) for index, raw in enumerate(recorded)]
+    offsets = np.cumsum([0, *(len(episode.rewards) for episode in checked)], dtype=np.int64)
+    returns = [episode.rewards.sum(dtype=np.float64) for episode in checked]
+    return OfflineDataset(
+        id=id,
+        observations=np.concatenate([episode.observations for episode in checked]),
+        actions=np.concatenate([episode.actions for episode in checked]),
+        rewards=np.concatenate([episode.rewards for episode in checked]),
+        terminations=np.concatenate([episode.terminations for episode in checked]),
+        truncations=np.concatenate([episode.truncations for episode in checked]),
+        offsets=offsets,
+        info=replace(
+            info,
+            num_transitions=int(offsets[-1]),
+            num_episodes=len(checked),
+            mean_return=float(np.mean(returns)),
+        ),
+    )
+
+
+def _infer(episode: Any, name: str, id: str) -> spaces.Space:
+    values = episode.get(name) if isinstance(episode, Mapping) else getattr(episode, name, None)
+    where = f"dataset {id!r}, episode 0"
+    if values is None:
+        raise DataError(f"{where}: {name} is missing.")
+    return _unbounded(values, name, where)
+
+
+def _unbounded(values: Any, name: str, where: str) -> spaces.Space:
+    if isinstance(values, Mapping):
+        return spaces.Dict({key: _unbounded(inner, f"{name}[{key!r}]", where) for key, inner in values.items()})
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError(f"{where}: {name} is not a regular array of numbers.") from None
+    if name == "actions" and array.dtype.kind in "iu":
+        raise DataError(f"{where}: actions are integers; say action_space=Discrete(n), or a Box if they are numbers.")
+    if array.ndim < 2 or array.dtype.kind not in "fiu":
+        raise DataError(f"{where}: {name} has shape {array.shape} and type {array.dtype}; it needs numbers (T, width).")
+    return spaces.Box(-np.inf, np.inf, array.shape[1:], np.float32)

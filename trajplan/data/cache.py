@@ -1,0 +1,228 @@
+"""Flat files of a dataset on disk: written episode by episode, renamed into place whole, opened as memory maps.
+
+A cache entry is a folder named by the content of its source. It holds one raw little-endian file an array and
+`cache.json` with their shapes, so that opening it reads nothing else, and a file cut short is noticed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trajplan.data.validate import Episode
+from trajplan.errors import DataError
+
+FORMAT = 1
+_DTYPES = {
+    "observations": "<f4",
+    "actions": "<f4",
+    "rewards": "<f4",
+    "terminations": "|b1",
+    "truncations": "|b1",
+    "offsets": "<i8",
+}
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    """The cache's folder: as given, else `TRAJPLAN_CACHE`, else `~/.cache/trajplan`."""
+    return Path(cache_dir or os.environ.get("TRAJPLAN_CACHE") or Path.home() / ".cache" / "trajplan").expanduser()
+
+
+def content_key(source: Path, cache: Path) -> str:
+    """Key of the content of all files under a folder (blake2b, 40 hexadecimal digits).
+
+    Reading gigabytes takes seconds, so the key is remembered beside the cache for as long as no file's size,
+    modification time, change time or inode differs.
+
+    Raises:
+        DataError: when a file cannot be read or changes while it is read.
+    """
+    memo = cache / "sources" / (hashlib.blake2b(os.fsencode(source.resolve()), digest_size=20).hexdigest() + ".json")
+    stamp = _stamp(source)
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        known = json.loads(memo.read_text())
+        if known["format"] == FORMAT and known["stamp"] == stamp:
+            return str(known["key"])
+    digest = hashlib.blake2b(f"trajplan {FORMAT}".encode(), digest_size=20)
+    for name, *_ in stamp:
+        try:
+            with open(source / name, "rb") as file:
+                content = hashlib.file_digest(file, "blake2b").digest()
+        except OSError as error:
+            raise DataError(f"The file {source / name} cannot be read: {error.strerror}.") from None
+        digest.update(hashlib.blake2b(name.encode()).digest() + content)
+    key = digest.hexdigest()
+    check_unchanged(source, stamp)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(memo, json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
+    return key
+
+
+def check_unchanged(source: Path, stamp: list[list[Any]]) -> None:
+    """Raise DataError when the files are not those that `stamp` was taken of."""
+    if _stamp(source) != stamp:
+        raise DataError(f"The files in {source} changed while they were read; try again when nothing writes to them.")
+
+
+def source_stamp(source: Path) -> list[list[Any]]:
+    """What tells that no file under a folder was replaced or written to: see `content_key`."""
+    return _stamp(source)
+
+
+def _stamp(source: Path) -> list[list[Any]]:
+    stamp = []
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            status = path.stat()
+            times = [status.st_mtime_ns, status.st_ctime_ns]
+            stamp.append([path.relative_to(source).as_posix(), status.st_size, *times, status.st_ino])
+    return stamp
+
+
+def open_entry(cache: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays (private memory maps) and summary of an entry, or None when there is none or it is damaged."""
+    folder = cache / "datasets" / key
+    try:
+        header = json.loads((folder / "cache.json").read_text())
+        arrays = {name: _map(folder / name, _DTYPES[name], header["shapes"][name]) for name in _DTYPES}
+        offsets = np.array(arrays["offsets"])
+        transitions, episodes = len(arrays["rewards"]), len(offsets) - 1
+        consistent = (
+            header["format"] == FORMAT
+            and episodes > 0
+            and offsets[0] == 0
+            and offsets[-1] == transitions
+            and (np.diff(offsets) > 0).all()
+            and len(arrays["observations"]) == transitions + episodes
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not consistent:
+        return None
+    return {**arrays, "offsets": offsets}, header["summary"]
+
+
+def _map(path: Path, dtype: str, shape: list[int]) -> np.ndarray:
+    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if path.stat().st_size != expected:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes instead of {expected}")
+    # Copy-on-write: nothing reaches the file, and torch shares the memory without complaint.
+    return np.memmap(path, dtype=dtype, mode="c", shape=tuple(shape))
+
+
+def build_entry(cache: Path, key: str, episodes: Iterable[Episode]) -> None:
+    """Write an entry, episode by episode, and rename it into place; memory stays at one episode.
+
+    When another process finishes the same entry first, this one's is thrown away.
+
+    Raises:
+        DataError: when there is no episode, or the disk is full or not writable.
+    """
+    parent = cache / "datasets"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(parent)
+        with _scratch(parent, key) as folder:
+            _write(folder, episodes)
+            _put_in_place(folder, parent / key)
+    except OSError as error:
+        raise DataError(
+            f"The dataset cache in {cache} cannot be written ({error.strerror}); free some space or name another "
+            "folder in TRAJPLAN_CACHE."
+        ) from None
+
+
+def _write(folder: Path, episodes: Iterable[Episode]) -> None:
+    offsets, returns = [0], 0.0
+    widths: dict[str, tuple[int, ...]] = {}
+    rows = dict.fromkeys(_DTYPES, 0)
+    with ExitStack() as stack:
+        # Plain writes, not stores to a memory map: mapped pages would count as resident memory.
+        files = {name: stack.enter_context(open(folder / name, "wb", buffering=2**20)) for name in _DTYPES}
+        for episode in episodes:
+            for name, dtype in _DTYPES.items():
+                if name != "offsets":
+                    array = np.ascontiguousarray(getattr(episode, name), dtype=dtype)
+                    files[name].write(array.data)
+                    rows[name] += len(array)
+                    widths[name] = array.shape[1:]
+            offsets.append(offsets[-1] + len(episode.rewards))
+            returns += float(episode.rewards.sum(dtype=np.float64))
+        files["offsets"].write(np.array(offsets, dtype="<i8").data)
+        rows["offsets"] = len(offsets)
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    count = len(offsets) - 1
+    header = {
+        "format": FORMAT,
+        "shapes": {name: [rows[name], *widths.get(name, ())] for name in _DTYPES},
+        "summary": {"num_transitions": offsets[-1], "num_episodes": count, "mean_return": returns / max(count, 1)},
+    }
+    write_atomically(folder / "cache.json", json.dumps(header))
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    for _ in range(2):
+        try:
+            os.rename(folder, target)
+            return
+        except OSError:
+            if open_entry(target.parent.parent, target.name) is not None:
+                return
+            # What is there is damaged. Move it out of the way in one step; others may be doing the same.
+            with suppress(FileNotFoundError), tempfile.TemporaryDirectory(dir=target.parent, prefix=".old-") as old:
+                os.rename(target, Path(old) / "entry")
+    os.rename(folder, target)
+
+
+@contextmanager
+def _scratch(parent: Path, key: str) -> Iterator[Path]:
+    # The host and process in the name let a later build tell a leftover from work in progress.
+    prefix = f".build-{key[:8]}-{socket.gethostname()}-{os.getpid()}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    folder.chmod(0o777 & ~_umask())
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove what killed builds of this machine left behind."""
+    for folder in parent.glob(f".build-*-{socket.gethostname()}-*-*"):
+        process = int(folder.name.rsplit("-", 2)[1])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            continue
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that a reader sees the old or the new whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix="." + path.name)
+    try:
+        with open(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,259 @@
+"""OfflineDataset: all episodes of one source as flat arrays, and the views of them that methods train on.
+
+transition   0    1    2  |  3    4          episode 0 has 3 transitions, episode 1 has 2
+offsets      0              3         5
+actions      a0   a1   a2   a3   a4
+observations o0   o1   o2   o3 | o4   o5   o6     one more a episode: row of transition t is t + its episode
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from trajplan.data.info import DatasetInfo
+from trajplan.data.returns import episode_blocks, returns_to_go
+from trajplan.data.scores import ReferenceScores
+from trajplan.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from trajplan.data.transitions import Transitions
+    from trajplan.data.windows import Windows
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Per-dimension statistics (S,) float32 of the observations; a constant dimension has deviation 1."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+@dataclass(frozen=True)
+class OfflineDataset:
+    """N transitions in E episodes.
+
+    Attributes:
+        id: the dataset's name.
+        observations: (N + E, S) float32; episode e has its T + 1 in rows `offsets[e] + e : offsets[e + 1] + e + 1`.
+        actions: (N, A) float32 as recorded, never clipped; Discrete: A is 1 and holds the index minus `start`.
+        rewards: (N,) float32.
+        terminations: (N,) bool, real ends.
+        truncations: (N,) bool, time limits; both may be set, and neither where a recording just stops.
+        offsets: (E + 1,) int64; the transitions of episode e are rows `offsets[e] : offsets[e + 1]`.
+        info: spaces, environment and reference scores.
+
+    The arrays may be private memory maps of the cache: writing to one never reaches the disk.
+    """
+
+    id: str
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+    offsets: np.ndarray
+    info: DatasetInfo
+
+    @classmethod
+    def from_minari(cls, id: str, *, cache_dir: str | Path | None = None) -> "OfflineDataset":
+        """Open a Minari dataset, downloading it first when it is not on this machine.
+
+        The first call converts it into a cache of flat files, under a key of the source's content; later calls map
+        those files and are done in a moment.
+
+        Args:
+            id: such as `mujoco/hopper/medium-v0`.
+            cache_dir: where the cache lives; default `TRAJPLAN_CACHE`, else `~/.cache/trajplan`.
+
+        Raises:
+            DataError: for an id that does not exist, a missing network, a damaged file or data that cannot be used,
+                naming dataset, episode and field.
+        """
+        from trajplan.data.minari_source import open_minari
+
+        return open_minari(id, cache_dir)
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Iterable[Any],
+        *,
+        id: str = "episodes",
+        observation_space: spaces.Space | None = None,
+        action_space: spaces.Space | None = None,
+        env_spec: EnvSpec | None = None,
+        reference: ReferenceScores | None = None,
+    ) -> "OfflineDataset":
+        """A dataset in memory from arrays.
+
+        Args:
+            episodes: mappings (or objects, such as Minari's EpisodeData) with observations (T + 1, ...), actions
+                (T, ...), rewards, terminations and truncations (T,).
+            id: a name, for messages and checkpoints.
+            observation_space: default: an unbounded Box of the first episode's observations.
+            action_space: default: an unbounded Box of the first episode's actions; needed for Discrete actions.
+            env_spec: the environment, for evaluation.
+            reference: returns that mean 0 and 100; default: the bundled table's for `env_spec`, if it has any.
+
+        Raises:
+            DataError: for data that cannot be used, naming dataset, episode and field.
+        """
+        from trajplan.data.arrays import dataset_from_episodes
+
+        return dataset_from_episodes(
+            episodes,
+            id=id,
+            observation_space=observation_space,
+            action_space=action_space,
+            env_spec=env_spec,
+            reference=reference,
+        )
+
+    @property
+    def num_transitions(self) -> int:
+        """N."""
+        return len(self.rewards)
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.offsets) - 1
+
+    @property
+    def observation_dim(self) -> int:
+        """S."""
+        return self.observations.shape[1]
+
+    @property
+    def action_dim(self) -> int:
+        """A."""
+        return self.actions.shape[1]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Transitions of each episode, (E,) int64."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def returns(self) -> np.ndarray:
+        """Undiscounted return of each episode as recorded, (E,) float64."""
+        return np.add.reduceat(self.rewards, self.offsets[:-1], dtype=np.float64)
+
+    def rewards_with_penalty(self, termination_penalty: float | None) -> np.ndarray:
+        """Rewards (N,) float32 with the reward of every real end replaced by the penalty; None: as recorded."""
+        if termination_penalty is None:
+            return self.rewards
+        _check_penalty(termination_penalty)
+        return np.where(self.terminations, np.float32(termination_penalty), self.rewards)
+
+    def returns_to_go(self, discount: float, termination_penalty: float | None) -> np.ndarray:
+        """What is still to come after each transition: `R_t = sum over i > t of discount^(i - t - 1) r_i`.
+
+        Its own reward is left out, so `r_t + discount * R_t` is the value of the step (Janner et al. 2021).
+
+        Args:
+            discount: between 0 and 1.
+            termination_penalty: takes the place of the reward at real ends; None: as recorded.
+
+        Returns:
+            (N,) float64, 0 at the last transition of every episode.
+
+        Raises:
+            ConfigError: for a discount or penalty out of range.
+        """
+        return returns_to_go(self.rewards_with_penalty(termination_penalty), self.offsets, discount)
+
+    def joined(
+        self, discount: float = 0.99, termination_penalty: float | None = -100.0, rows: slice | None = None
+    ) -> np.ndarray:
+        """Transitions as the Trajectory Transformer reads them, (rows, J) float32 with J = S + A + 2.
+
+        Columns: observation, action, reward and return-to-go, both with the termination penalty.
+
+        Args:
+            discount, termination_penalty: as for `returns_to_go`.
+            rows: a range of transitions without a step; default all. Only the episodes that it touches are read, so
+                a dataset larger than memory can be taken in pieces.
+        """
+        start, stop, step = (rows or slice(None)).indices(self.num_transitions)
+        if step != 1:
+            raise ConfigError(f"joined() takes a range of rows without a step, not {rows}.")
+        stop = max(start, stop)
+        joined = np.empty((stop - start, self.observation_dim + self.action_dim + 2), np.float32)
+        if stop == start:
+            return joined
+        first = int(np.searchsorted(self.offsets, start, side="right")) - 1
+        last = int(np.searchsorted(self.offsets, stop, side="left"))
+        for low, high in episode_blocks(self.offsets, first, last):
+            begin, end = int(self.offsets[low]), int(self.offsets[high])
+            rewards = np.asarray(self.rewards[begin:end])
+            if termination_penalty is not None:
+                _check_penalty(termination_penalty)
+                rewards = np.where(self.terminations[begin:end], np.float32(termination_penalty), rewards)
+            to_go = returns_to_go(rewards, self.offsets[low : high + 1] - begin, discount)
+            # The block holds whole episodes; only its overlap with the wanted rows is written.
+            a, b = max(begin, start), min(end, stop)
+            episodes = np.repeat(np.arange(low, high), self.lengths[low:high])[a - begin : b - begin]
+            out = joined[a - start : b - start]
+            out[:, : self.observation_dim] = self.observations[np.arange(a, b) + episodes]
+            out[:, self.observation_dim : -2] = self.actions[a:b]
+            out[:, -2] = rewards[a - begin : b - begin]
+            out[:, -1] = to_go[a - begin : b - begin]
+        return joined
+
+    def split(self, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training and held-out episodes: two disjoint sorted index arrays, int64, with at least one episode each.
+
+        Args:
+            held_out: the fraction of episodes to hold out, between 0 and 1, rounded to whole episodes.
+            seed: decides which.
+
+        Raises:
+            ConfigError: for a fraction out of range.
+            DataError: when there is only one episode.
+        """
+        if not 0.0 < held_out < 1.0:
+            raise ConfigError(f"The held-out fraction must be between 0 and 1, not {held_out}.")
+        if self.num_episodes < 2:
+            raise DataError(f"dataset {self.id!r} has one episode; holding some out needs at least two.")
+        count = min(max(round(held_out * self.num_episodes), 1), self.num_episodes - 1)
+        order = np.random.default_rng(seed).permutation(self.num_episodes)
+        return np.sort(order[count:]), np.sort(order[:count])
+
+    def windows(
+        self, length: int, *, stride: int = 1, episodes: np.ndarray | None = None, device: Any = "cpu"
+    ) -> "Windows":
+        """Stretches of `length` transitions, for sequence models; see `Windows`."""
+        from trajplan.data.windows import Windows
+
+        return Windows(self, length, stride=stride, episodes=episodes, device=device)
+
+    def transitions(self, *, episodes: np.ndarray | None = None, device: Any = "cpu") -> "Transitions":
+        """Single transitions with their true next observation, for value and dynamics methods; see `Transitions`."""
+        from trajplan.data.transitions import Transitions
+
+        return Transitions(self, episodes=episodes, device=device)
+
+    def statistics(self) -> Statistics:
+        """Mean and deviation of every observation dimension over all N + E observations (float64 sums)."""
+        rows = len(self.observations)
+        block = max(1, 2**22 // self.observation_dim)
+        starts = range(0, rows, block)
+        mean = sum(self.observations[i : i + block].sum(0, dtype=np.float64) for i in starts) / rows
+        # Around the mean, so that a small deviation beside a large mean is not lost.
+        square = sum(np.square(self.observations[i : i + block] - mean).sum(0) for i in starts) / rows
+        deviation = np.sqrt(square)
+        # A constant column's mean may be off by rounding; dividing by that would blow up noise.
+        constant = deviation <= 1e-7 * np.abs(mean)
+        return Statistics(mean.astype(np.float32), np.where(constant, 1.0, deviation).astype(np.float32))
+
+
+def _check_penalty(termination_penalty: float) -> None:
+    if not np.isfinite(termination_penalty):
+        raise ConfigError(f"The termination penalty must be a finite number or none, not {termination_penalty}.")

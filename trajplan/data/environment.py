@@ -1,0 +1,97 @@
+"""The Gymnasium specification of a dataset's environment: saved as JSON, and made again without trusting the file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from trajplan.errors import DataError
+
+_WRAPPERS = "gymnasium.wrappers"
+# Written by Gymnasium before 1.0, unknown to it since.
+_OLD_KEYS = ("apply_api_compatibility", "autoreset")
+
+
+def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
+    """An environment specification as a JSON-able dictionary.
+
+    Raises:
+        DataError: when it holds a Python object (an entry point that is not "module:Class").
+    """
+    try:
+        return json.loads(spec.to_json())
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"Environment {spec.id!r} cannot be saved ({error}); register it with an entry point of the form "
+            "'module:Class' and plain keyword arguments."
+        ) from None
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> EnvSpec:
+    """The inverse of `spec_to_dict`; only reads, imports nothing.
+
+    Raises:
+        DataError: when the values are not an environment specification.
+    """
+    known = {key: value for key, value in values.items() if key not in _OLD_KEYS}
+    known.setdefault("additional_wrappers", [])
+    try:
+        return EnvSpec.from_json(json.dumps(known))
+    except (ValueError, TypeError, gymnasium.error.Error) as error:
+        raise DataError(f"The saved environment specification cannot be read: {error}") from None
+
+
+def registered_spec(spec: EnvSpec) -> EnvSpec:
+    """The specification to make an environment from: the one registered in this process, with `spec`'s settings.
+
+    A dataset or checkpoint may come from anywhere, and the entry points that it names would be imported and called.
+    So the code is taken from Gymnasium's own registry by the environment's id, and from the file only the keyword
+    arguments, the time limit and wrappers of Gymnasium.
+
+    Raises:
+        DataError: when the id is not registered here, or a wrapper is not one of Gymnasium's.
+    """
+    if spec.id not in gymnasium.registry and find_spec("gymnasium_robotics") is not None:
+        gymnasium.register_envs(import_module("gymnasium_robotics"))
+    if spec.id not in gymnasium.registry:
+        raise DataError(
+            f"Environment {spec.id!r} is not registered with Gymnasium here: install the package that has it "
+            "(pip install 'trajplan[mujoco]' for MuJoCo and robotics environments) or import the module that "
+            "registers it."
+        )
+    for wrapper in spec.additional_wrappers:
+        if not wrapper.entry_point.startswith((_WRAPPERS + ".", _WRAPPERS + ":")):
+            raise DataError(
+                f"Environment {spec.id!r} was saved with the wrapper {wrapper.entry_point!r}, which is not one of "
+                "Gymnasium's; wrap the environment yourself."
+            )
+    return replace(
+        gymnasium.registry[spec.id],
+        kwargs=dict(spec.kwargs),
+        max_episode_steps=spec.max_episode_steps,
+        additional_wrappers=spec.additional_wrappers,
+    )
+
+
+def make_environment(spec: EnvSpec, **kwargs: Any) -> gymnasium.Env:
+    """`gymnasium.make` of `registered_spec(spec)`.
+
+    Args:
+        spec: the environment.
+        kwargs: keyword arguments of `gymnasium.make`, such as `render_mode`.
+
+    Raises:
+        DataError: when it is not registered here or its simulator is not installed.
+    """
+    try:
+        return gymnasium.make(registered_spec(spec), **kwargs)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise DataError(
+            f"Environment {spec.id!r} cannot be made: {error} (pip install 'trajplan[mujoco]' brings MuJoCo and the "
+            "robotics environments)."
+        ) from None

@@ -1,0 +1,187 @@
+"""Minari datasets: found or downloaded, described, read episode by episode, and opened through the cache."""
+
+import difflib
+import json
+import os
+import shutil
+import socket
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import h5py
+import minari
+from minari import MinariDataset
+from minari.dataset.minari_dataset import DATASET_ID_RE
+from minari.storage import get_dataset_path
+
+from trajplan.data.cache import build_entry, cache_folder, check_unchanged, content_key, open_entry, source_stamp
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.scores import ReferenceScores, reference_for_environment
+from trajplan.data.validate import FIELDS, Episode, check_episode
+from trajplan.errors import DataError
+
+
+def open_minari(id: str, cache_dir: str | Path | None) -> OfflineDataset:
+    """See `OfflineDataset.from_minari`."""
+    source = find_minari(id)
+    info = describe(source)
+    folder = Path(source.storage.data_path)
+    cache = cache_folder(cache_dir)
+    stamp = source_stamp(folder)
+    key = content_key(folder, cache)
+    entry = open_entry(cache, key)
+    if entry is None:
+        build_entry(cache, key, _checked(source, info, stamp))
+        entry = open_entry(cache, key)
+        if entry is None:
+            raise DataError(f"The cache entry of dataset {id!r} in {cache} vanished while it was opened; try again.")
+    arrays, summary = entry
+    return OfflineDataset(id=id, info=describe(source, **summary), **arrays)
+
+
+def find_minari(id: str) -> MinariDataset:
+    """The Minari dataset of this id, downloaded when it is not on this machine.
+
+    Raises:
+        DataError: for a malformed or unknown id, a missing network or damaged metadata.
+    """
+    match = DATASET_ID_RE.fullmatch(id)
+    if match is None or match["version"] is None:
+        raise DataError(f"{id!r} is not a Minari id; ids look like mujoco/hopper/medium-v0.{_suggestion(id)}")
+    path = get_dataset_path(id)
+    if not (path / "data").exists():
+        _download(id, path)
+    try:
+        return minari.load_dataset(id)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise DataError(
+            f"dataset {id!r}: its metadata in {path} cannot be read ({_line(error)}); remove the folder and fetch or "
+            "make the dataset again."
+        ) from None
+
+
+def describe(source: MinariDataset, **summary: Any) -> DatasetInfo:
+    """Spaces, environment, reference scores and versions of a Minari dataset; `summary` gives its sizes.
+
+    Raises:
+        DataError: for a space that is not supported.
+    """
+    metadata = source.storage.metadata
+    spec = source._eval_env_spec or source.env_spec
+    return DatasetInfo(
+        id=source.id,
+        observation_space=source.observation_space,
+        action_space=source.action_space,
+        env_spec=spec,
+        reference=_reference(source.id, metadata, spec and spec.id),
+        versions={**package_versions(), "dataset": source.minari_version},
+        **summary,
+    )
+
+
+def read_episodes(source: MinariDataset) -> Iterator[Mapping[str, Any]]:
+    """The recorded episodes in order, one in memory at a time, without their infos.
+
+    Raises:
+        DataError: when the files are damaged or hold fewer episodes than the metadata says.
+    """
+    path = Path(source.storage.data_path)
+    total = int(source.storage.metadata["total_episodes"])
+    if total == 0:
+        raise DataError(f"dataset {source.id!r} has no episodes.")
+    episode = 0
+    try:
+        if source.storage.FORMAT == "hdf5":
+            # Minari's own reader decodes every episode's infos too, which can be most of the file.
+            with h5py.File(path / "main_data.hdf5", "r") as file:
+                for episode in range(total):
+                    group = file[f"episode_{episode}"]
+                    yield {name: _read(group[name]) for name in FIELDS}
+        else:
+            for raw in source.storage.get_episodes(range(total)):
+                yield raw
+                episode += 1
+    except (OSError, KeyError, RuntimeError, AttributeError) as error:
+        raise DataError(
+            f"dataset {source.id!r}, episode {episode}: the file in {path} is damaged or half-written "
+            f"({_line(error)}); remove it and fetch or make the dataset again."
+        ) from None
+
+
+def _checked(source: MinariDataset, info: DatasetInfo, stamp: list[list[Any]]) -> Iterator[Episode]:
+    for index, raw in enumerate(read_episodes(source)):
+        yield check_episode(raw, info, index)
+    # The entry is filed under the content's key: it must be that content that was read.
+    check_unchanged(Path(source.storage.data_path), stamp)
+
+
+def _read(node: Any) -> Any:
+    if isinstance(node, h5py.Group):
+        return {key: _read(node[key]) for key in node}
+    return node[()]
+
+
+def _reference(id: str, metadata: Mapping[str, Any], env_id: str | None) -> ReferenceScores | None:
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if low is not None and high is not None:
+        return ReferenceScores(float(low), float(high), source="the dataset")
+    return reference_for_environment(env_id) if env_id else None
+
+
+def _download(id: str, path: Path) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    missing = f"There is no Minari dataset {id!r} in {get_dataset_path()}"
+    remote = os.environ.get("MINARI_REMOTE", "hf://farama-minari")
+    if constants.HF_HUB_OFFLINE or (remote.startswith("hf://") and not _reachable(constants.ENDPOINT)):
+        raise DataError(f"{missing}, and without a network it cannot be downloaded.{_suggestion(id)}")
+    # The hub's HTTP client differs between its versions; its errors share the base of HfHubHTTPError.
+    transport: type[Exception] = HfHubHTTPError.__mro__[1]
+    existed = path.exists()
+    try:
+        minari.load_dataset(id, download=True)
+    except (OSError, ValueError, ImportError, transport) as error:
+        raise DataError(f"{missing}, and it cannot be downloaded: {_line(error)}{_suggestion(id)}") from None
+    finally:
+        # A download cut short leaves files that would be taken for the dataset next time.
+        if not existed and not (path / "data" / "metadata.json").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether a connection to the hub can be opened; without this its client retries for half a minute."""
+    if urllib.request.getproxies():
+        return True
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def local_datasets() -> dict[str, dict[str, Any]]:
+    """Metadata of the Minari datasets on this machine by id, in order; damaged ones have none."""
+    root = get_dataset_path()
+    found = {}
+    for folder in sorted(path.parent for path in root.rglob("data") if path.is_dir()):
+        try:
+            found[folder.relative_to(root).as_posix()] = json.loads((folder / "data" / "metadata.json").read_text())
+        except (OSError, ValueError):
+            found[folder.relative_to(root).as_posix()] = {}
+    return found
+
+
+def _suggestion(id: str) -> str:
+    close = difflib.get_close_matches(id, local_datasets(), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(close)}?" if close else " `trajplan datasets list` shows what is here."
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,80 @@
+"""Reference returns for score normalisation: from the dataset, the user or the table of D4RL's constants."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trajplan.errors import DataError
+
+
+@dataclass(frozen=True)
+class ReferenceScores:
+    """Returns that stand for 0 and 100 on the normalised scale (a random policy's and an expert's).
+
+    Raises:
+        DataError: when they are not finite or `max` is not above `min`.
+    """
+
+    min: float
+    max: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.min) and np.isfinite(self.max) and self.min < self.max):
+            raise DataError(
+                f"Reference scores need a finite minimum below a finite maximum, not {self.min} and {self.max} "
+                f"(from {self.source})."
+            )
+
+    def normalize(self, returns: np.ndarray) -> np.ndarray:
+        """`100 (return - min) / (max - min)`, any shape, float64."""
+        return 100.0 * (np.asarray(returns, dtype=np.float64) - self.min) / (self.max - self.min)
+
+    def normalize_deviation(self, deviation: np.ndarray) -> np.ndarray:
+        """A standard deviation of returns on the normalised scale: scaled, never shifted."""
+        return 100.0 * np.asarray(deviation, dtype=np.float64) / (self.max - self.min)
+
+
+# Fu et al. 2020, D4RL's infos.py; the versions of an environment share their constants.
+D4RL_SCORES = {
+    "Hopper": (-20.272305, 3234.3),
+    "HalfCheetah": (-280.178953, 12135.0),
+    "Walker2d": (1.629008, 4592.3),
+    "Ant": (-325.6, 3879.7),
+    "AdroitHandDoor": (-56.512833, 2880.5693087298737),
+    "maze2d-umaze": (23.85, 161.86),
+    "maze2d-medium": (13.13, 277.39),
+    "maze2d-large": (6.7, 273.99),
+    "antmaze": (0.0, 1.0),
+}
+# D4RL's own names of the environments above; maze2d and antmaze datasets are known only by them, because Gymnasium's
+# PointMaze and AntMaze differ (episode length, goals), so their returns are on another scale.
+_D4RL_NAMES = {
+    "hopper": "Hopper",
+    "halfcheetah": "HalfCheetah",
+    "walker2d": "Walker2d",
+    "ant": "Ant",
+    "door": "AdroitHandDoor",
+    "maze2d-umaze": "maze2d-umaze",
+    "maze2d-medium": "maze2d-medium",
+    "maze2d-large": "maze2d-large",
+    "antmaze": "antmaze",
+}
+
+
+def reference_for_environment(env_id: str) -> ReferenceScores | None:
+    """The bundled scores of a Gymnasium environment id such as `Hopper-v5`, or None."""
+    name = env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0]
+    if name not in D4RL_SCORES:
+        return None
+    return ReferenceScores(*D4RL_SCORES[name], source=f"D4RL's constants for {name}")
+
+
+def reference_for_d4rl(name: str) -> ReferenceScores | None:
+    """The bundled scores of a D4RL dataset name such as `hopper-medium-v2` or `maze2d-umaze-v1`, or None."""
+    name = name.lower().replace("_", "-")
+    for prefix in sorted(_D4RL_NAMES, key=len, reverse=True):
+        if name == prefix or name.startswith(prefix + "-"):
+            key = _D4RL_NAMES[prefix]
+            return ReferenceScores(*D4RL_SCORES[key], source=f"D4RL's constants for {key}")
+    return None

@@ -1,0 +1,154 @@
+"""Gymnasium spaces as flat float32 vectors, with the layout kept, and as JSON."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from trajplan.errors import DataError
+
+SUPPORTED = "observations may be Box or Dict of Box, actions Box or Discrete"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Box of an observation space: where it is found and which columns of the flat vector it fills."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    columns: slice
+
+    @property
+    def size(self) -> int:
+        """Number of columns."""
+        return self.columns.stop - self.columns.start
+
+    @property
+    def name(self) -> str:
+        """`observation` for a plain Box, else the keys that lead to it, joined by a slash."""
+        return "/".join(self.path) or "observation"
+
+
+def observation_layout(space: spaces.Space, owner: str) -> tuple[Part, ...]:
+    """The parts of an observation space in the order of the flat vector: keys sorted, at every level.
+
+    Args:
+        space: Box, or Dict of Box (nested Dicts too).
+        owner: what the space belongs to, for the error message.
+
+    Raises:
+        DataError: for any other space, named with its key.
+    """
+    parts: list[Part] = []
+
+    def visit(inner: spaces.Space, path: tuple[str, ...]) -> None:
+        if isinstance(inner, spaces.Dict):
+            for key in sorted(inner.spaces):
+                visit(inner.spaces[key], (*path, key))
+            return
+        name = "observation space" + "".join(f"[{key!r}]" for key in path)
+        if not isinstance(inner, spaces.Box):
+            raise DataError(f"{owner}: the {name} is {_describe(inner)}, which is not supported; {SUPPORTED}.")
+        if _is_image(inner):
+            raise DataError(f"{owner}: the {name} holds images {inner.shape}, which are not supported; {SUPPORTED}.")
+        start = parts[-1].columns.stop if parts else 0
+        parts.append(Part(path, inner.shape, slice(start, start + math.prod(inner.shape))))
+
+    visit(space, ())
+    if not parts or parts[-1].columns.stop == 0:
+        raise DataError(f"{owner}: the observation space {space} is empty.")
+    return tuple(parts)
+
+
+def check_action_space(space: spaces.Space, owner: str) -> int:
+    """Width A of a flat action: the size of a Box, 1 for Discrete.
+
+    Raises:
+        DataError: for any other space.
+    """
+    if isinstance(space, spaces.Discrete):
+        return 1
+    if isinstance(space, spaces.Box) and not _is_image(space) and math.prod(space.shape) > 0:
+        return math.prod(space.shape)
+    raise DataError(f"{owner}: the action space is {_describe(space)}, which is not supported; {SUPPORTED}.")
+
+
+def flatten_observation(layout: tuple[Part, ...], observation: Any, owner: str) -> np.ndarray:
+    """Observation(s) of any leading dimensions as one float32 array (..., S).
+
+    Raises:
+        DataError: when a key is missing or a shape differs from the layout's.
+    """
+    flat = [_flatten_part(part, _pick(part, observation, owner), owner) for part in layout]
+    if len({array.shape[:-1] for array in flat}) > 1:
+        sizes = ", ".join(f"{part.name} {array.shape[:-1]}" for part, array in zip(layout, flat, strict=True))
+        raise DataError(f"{owner}: the parts of the observation disagree in their leading dimensions: {sizes}.")
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=-1)
+
+
+def space_to_dict(space: spaces.Space) -> dict[str, Any]:
+    """A supported space as a JSON-able dictionary; infinite bounds are the strings `inf` and `-inf`."""
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", "spaces": {key: space_to_dict(space.spaces[key]) for key in sorted(space.spaces)}}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.Box):
+        bounds = {"low": _numbers(space.low), "high": _numbers(space.high)}
+        return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+    raise DataError(f"A space of type {_describe(space)} cannot be saved; {SUPPORTED}.")
+
+
+def space_from_dict(values: Mapping[str, Any]) -> spaces.Space:
+    """The inverse of `space_to_dict`."""
+    kind = values.get("type")
+    if kind == "Dict":
+        return spaces.Dict({key: space_from_dict(inner) for key, inner in values["spaces"].items()})
+    if kind == "Discrete":
+        return spaces.Discrete(values["n"], start=values["start"])
+    if kind == "Box":
+        dtype: Any = np.dtype(values["dtype"])
+        shape = tuple(values["shape"])
+        low, high = (
+            np.array([float(x) if isinstance(x, str) else x for x in values[key]], dtype=dtype).reshape(shape)
+            for key in ("low", "high")
+        )
+        return spaces.Box(low, high, shape, dtype=dtype)
+    raise DataError(f"A saved space has the unknown type {kind!r}; {SUPPORTED}.")
+
+
+def _numbers(bounds: np.ndarray) -> list[float | int | str]:
+    # JSON has no infinity; a string keeps the file readable by every parser.
+    return [x if np.isfinite(x) else str(x) for x in bounds.ravel().tolist()]
+
+
+def _describe(space: spaces.Space) -> str:
+    return type(space).__name__
+
+
+def _is_image(space: spaces.Box) -> bool:
+    return space.dtype == np.uint8 and len(space.shape) in (2, 3) and min(space.shape[:2]) >= 32
+
+
+def _pick(part: Part, observation: Any, owner: str) -> Any:
+    for depth, key in enumerate(part.path):
+        if not isinstance(observation, Mapping) or key not in observation:
+            name = "".join(f"[{key!r}]" for key in part.path[: depth + 1])
+            raise DataError(f"{owner}: observation{name} is missing.")
+        observation = observation[key]
+    return observation
+
+
+def _flatten_part(part: Part, values: Any, owner: str) -> np.ndarray:
+    # What float32 cannot hold becomes infinite here, and the validator names it.
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(values, dtype=np.float32)
+    except (ValueError, TypeError):
+        raise DataError(f"{owner}: {part.name} is not a regular array of numbers.") from None
+    lead = array.ndim - len(part.shape)
+    if lead < 0 or array.shape[lead:] != part.shape:
+        raise DataError(f"{owner}: {part.name} has shape {array.shape}, which does not end in {part.shape}.")
+    return array.reshape(*array.shape[:lead], part.size)

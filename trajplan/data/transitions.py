@@ -1,0 +1,90 @@
+"""Single transitions with their true next observation, gathered in batches on any device."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from trajplan.data.dataset import OfflineDataset
+from trajplan.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B transitions. `terminations` is True at real ends only: a time limit does not stop the bootstrap."""
+
+    observations: torch.Tensor  # (B, S) float32
+    actions: torch.Tensor  # (B, A) float32
+    rewards: torch.Tensor  # (B,) float32
+    next_observations: torch.Tensor  # (B, S) float32
+    terminations: torch.Tensor  # (B,) bool
+
+
+class Transitions:
+    """The transitions of the chosen episodes, numbered from 0 in the dataset's order.
+
+    On the CPU the arrays are used where they lie (memory-mapped ones too); on another device they are copied to it.
+    """
+
+    def __init__(self, dataset: OfflineDataset, *, episodes: np.ndarray | None = None, device: Any = "cpu") -> None:
+        self._device = torch.device(device)
+        self._rows: torch.Tensor | None = None
+        if episodes is not None:
+            chosen = check_episodes(dataset, episodes)
+            lengths = dataset.lengths[chosen]
+            before = np.cumsum(lengths) - lengths
+            rows = np.repeat(dataset.offsets[chosen] - before, lengths) + np.arange(lengths.sum())
+            self._rows = torch.from_numpy(rows).to(self._device)
+        self._length = dataset.num_transitions if self._rows is None else len(self._rows)
+        self._bounds = as_tensor(dataset.offsets[1:], self._device)
+        self._observations = as_tensor(dataset.observations, self._device)
+        self._actions = as_tensor(dataset.actions, self._device)
+        self._rewards = as_tensor(dataset.rewards, self._device)
+        self._terminations = as_tensor(dataset.terminations, self._device)
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return self._length
+
+    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Batch:
+        """A batch drawn uniformly with replacement; `generator` must live on the view's device."""
+        index = torch.randint(self._length, (batch_size,), generator=generator, device=self._device)
+        return self.gather(index)
+
+    def gather(self, index: torch.Tensor) -> Batch:
+        """The transitions `index` (B,) int64."""
+        rows = index if self._rows is None else self._rows[index]
+        # The store has one observation more in each episode before this one, and the next observation follows.
+        observation_rows = rows + torch.searchsorted(self._bounds, rows, right=True)
+        return Batch(
+            observations=self._observations[observation_rows],
+            actions=self._actions[rows],
+            rewards=self._rewards[rows],
+            next_observations=self._observations[observation_rows + 1],
+            terminations=self._terminations[rows],
+        )
+
+
+def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor: sharing its memory on the CPU, a copy elsewhere."""
+    return torch.from_numpy(np.asarray(array)).to(device)
+
+
+def check_episodes(dataset: OfflineDataset, episodes: np.ndarray | None) -> np.ndarray:
+    """Chosen episode numbers as int64, all of them for None.
+
+    Raises:
+        DataError: for none at all, or one that the dataset does not have.
+    """
+    if episodes is None:
+        return np.arange(dataset.num_episodes)
+    chosen = np.asarray(episodes, dtype=np.int64).reshape(-1)
+    if len(chosen) == 0:
+        raise DataError(f"dataset {dataset.id!r}: no episodes were chosen.")
+    if chosen.min() < 0 or chosen.max() >= dataset.num_episodes:
+        raise DataError(
+            f"dataset {dataset.id!r} has episodes 0 to {dataset.num_episodes - 1}; "
+            f"{int(chosen.min() if chosen.min() < 0 else chosen.max())} is not one of them."
+        )
+    return chosen
