@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 
@@ -50,6 +51,7 @@ class CachedDecoder:
         self.d = self.D // self.H
         self.scale = self.d**-0.5
         self.sizes: tuple[int, int, int] | None = None
+        self.spare: Tensor
         self.prefix_length = self.trunk_length = self.branch_length = 0
 
     @torch.no_grad()
@@ -138,14 +140,13 @@ class CachedDecoder:
             qkv = self._project(block, hidden).view(B, K, n, 3, self.H, self.d)
             q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).reshape(3, B * self.H * K * n, self.d)
             store[index][0][:, at], store[index][1][:, at] = k, v
-            attended = self._attend(index, q * self.scale, (B, K, n), branching)
+            attended = self._attend(index, q * self.scale, K, n, branching)
             attended = attended.view(B, self.H, K, n, self.d).permute(0, 2, 3, 1, 4).reshape(B * K * n, self.D)
             hidden = self._finish(block, hidden, attended)
         return hidden
 
-    def _attend(self, index: int, q: Tensor, shape: tuple[int, int, int], branching: bool) -> Tensor:
+    def _attend(self, index: int, q: Tensor, K: int, n: int, branching: bool) -> Tensor:
         """Attention of the newest token of each row, q (B * H * K * n, d), over all three stores; same shape."""
-        B, K, n = shape
         S = self.trunk_length + (not branching)
         b = self.branch_length + branching
         # The queries that share keys stand together: all of an environment's, all of a beam's, one candidate's.
@@ -159,9 +160,7 @@ class CachedDecoder:
             branch_keys, branch_values = self.branch[index]
             parts.append((branch_keys[:, :b], branch_values[:, :b], 1))
         rows = q.shape[0]
-        scores = [
-            torch.bmm(q.view(-1, share, self.d), keys.transpose(1, 2)).view(rows, -1) for keys, _, share in parts
-        ]
+        scores = [torch.bmm(q.view(-1, share, self.d), keys.transpose(1, 2)).view(rows, -1) for keys, _, share in parts]
         weights = torch.cat(scores, -1).softmax(-1).split([score.shape[1] for score in scores], -1)
         attended = [
             torch.bmm(weight.reshape(-1, share, weight.shape[1]), values).view(rows, self.d)
@@ -169,10 +168,10 @@ class CachedDecoder:
         ]
         return torch.stack(attended).sum(0) if len(attended) > 1 else attended[0]
 
-    def _project(self, block: torch.nn.Module, hidden: Tensor) -> Tensor:
+    def _project(self, block: GPT2Block, hidden: Tensor) -> Tensor:
         return block.attn.c_attn(block.ln_1(hidden))
 
-    def _finish(self, block: torch.nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+    def _finish(self, block: GPT2Block, hidden: Tensor, attended: Tensor) -> Tensor:
         """The rest of a GPT-2 block after its attention."""
         hidden = hidden + block.attn.c_proj(attended)
         return hidden + block.mlp(block.ln_2(hidden))

@@ -30,21 +30,19 @@ class BeamSearchConfig:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "beam_width", "n_expand", "replan_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.context < 0:
-            raise ConfigError(f"context is {self.context}; it must be 0 or more past transitions.")
-        if not 0 < self.discount <= 1:
-            raise ConfigError(f"discount is {self.discount}; it must lie in (0, 1].")
-        if self.replan_every > self.horizon:
-            raise ConfigError(f"replan_every is {self.replan_every}, beyond the horizon of {self.horizon}.")
-        if self.percentile is not None and not 0 <= self.percentile <= 1:
-            raise ConfigError(f"percentile is {self.percentile}; it must lie in [0, 1].")
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.context >= 0, "context", self.context, "0 or more past transitions")
+        _require(0 < self.discount <= 1, "discount", self.discount, "above 0 and at most 1")
+        _require(self.replan_every <= self.horizon, "replan_every", self.replan_every, f"at most {self.horizon} steps")
+        _require(self.percentile is None or 0 <= self.percentile <= 1, "percentile", self.percentile, "from 0 to 1")
         for kind in ("action", "observation"):
             top_k, cdf = getattr(self, f"{kind}_top_k"), getattr(self, f"{kind}_cdf")
-            if top_k is not None and top_k < 1:
-                raise ConfigError(f"{kind}_top_k is {top_k}; it must be at least 1, or none.")
-            if cdf is not None and not 0 < cdf <= 1:
-                raise ConfigError(f"{kind}_cdf is {cdf}; it must lie in (0, 1], or none.")
-            if getattr(self, f"{kind}_temperature") <= 0:
-                raise ConfigError(f"{kind}_temperature must be above 0.")
+            temperature = getattr(self, f"{kind}_temperature")
+            _require(top_k is None or top_k >= 1, f"{kind}_top_k", top_k, "at least 1, or none")
+            _require(cdf is None or 0 < cdf <= 1, f"{kind}_cdf", cdf, "above 0 and at most 1, or none")
+            _require(temperature > 0, f"{kind}_temperature", temperature, "above 0")
+
+
+def _require(holds: bool, name: str, value: float | None, bound: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value}; it must be {bound}.")

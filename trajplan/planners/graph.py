@@ -1,0 +1,58 @@
+"""The search as a captured CUDA graph: on a GPU a plan is bound by kernel launches, which a replay saves."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Output = TypeVar("Output")
+
+WARM_UP = 2
+
+
+class GraphedFunction:
+    """Captures a function of tensors once per shape of its inputs and replays it.
+
+    Batches are padded to a power of two, so that environments which finish one by one do not each cost a capture.
+
+    Args:
+        make: returns a fresh function that takes the tensors and returns a dataclass of tensors, reads no tensor's
+            value on the host and keeps its buffers to itself: one is made for each captured shape.
+    """
+
+    def __init__(self, make: Callable[[], Callable[..., Output]]):
+        self.make = make
+        self.captured: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], object]] = {}
+
+    def __call__(self, *inputs: Tensor) -> object:
+        """The function's output for `inputs`, all of them (B, ...), in tensors of the caller's own."""
+        batch = len(inputs[0])
+        padded = [pad_batch(value) for value in inputs]
+        shapes = tuple(value.shape for value in padded)
+        if shapes not in self.captured:
+            self.captured[shapes] = self._capture(padded)
+        graph, buffers, output = self.captured[shapes]
+        for buffer, value in zip(buffers, padded, strict=True):
+            buffer.copy_(value)
+        graph.replay()
+        return type(output)(**{name: value[:batch].clone() for name, value in vars(output).items()})
+
+    def _capture(self, inputs: list[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], object]:
+        function, buffers = self.make(), [value.clone() for value in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                function(*buffers)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = function(*buffers)
+        return graph, buffers, output
+
+
+def pad_batch(value: Tensor) -> Tensor:
+    """`value` (B, ...) with its first row repeated until B is a power of two."""
+    missing = (1 << (len(value) - 1).bit_length()) - len(value)
+    return torch.cat([value, value[:1].expand(missing, *value.shape[1:])]) if missing else value
