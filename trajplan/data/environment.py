@@ -1,5 +1,7 @@
 """The Gymnasium specification of a dataset's environment: saved as JSON, and made again without trusting the file."""
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -46,6 +48,29 @@ def spec_from_dict(values: Mapping[str, Any]) -> EnvSpec:
         raise DataError(f"The saved environment specification cannot be read: {error}") from None
 
 
+def find_environment(env_id: str) -> EnvSpec:
+    """The specification registered under an id such as `Hopper-v5`, or `module:Env-v0` after importing the module.
+
+    Raises:
+        DataError: when nothing is registered under it.
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            import_module(module)
+        elif name not in gymnasium.registry and find_spec("gymnasium_robotics") is not None:
+            # Importing it registers its environments, and prints notes about some of them.
+            with contextlib.redirect_stderr(io.StringIO()):
+                import_module("gymnasium_robotics")
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise DataError(
+            f"Environment {env_id!r} is not registered with Gymnasium here ({error}): install the package that has it "
+            "(pip install 'trajplan[mujoco]' for MuJoCo and robotics environments) or name the module that registers "
+            "it, as module:Env-v0."
+        ) from None
+
+
 def registered_spec(spec: EnvSpec) -> EnvSpec:
     """The specification to make an environment from: the one registered in this process, with `spec`'s settings.
 
@@ -54,16 +79,11 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
     arguments, the time limit and wrappers of Gymnasium.
 
     Raises:
-        DataError: when the id is not registered here, or a wrapper is not one of Gymnasium's.
+        DataError: when the id is not registered here or names a module, or a wrapper is not one of Gymnasium's.
     """
-    if spec.id not in gymnasium.registry and find_spec("gymnasium_robotics") is not None:
-        gymnasium.register_envs(import_module("gymnasium_robotics"))
-    if spec.id not in gymnasium.registry:
-        raise DataError(
-            f"Environment {spec.id!r} is not registered with Gymnasium here: install the package that has it "
-            "(pip install 'trajplan[mujoco]' for MuJoCo and robotics environments) or import the module that "
-            "registers it."
-        )
+    if ":" in spec.id:
+        raise DataError(f"The saved environment id {spec.id!r} names a module; import it and use its plain id.")
+    known = find_environment(spec.id)
     for wrapper in spec.additional_wrappers:
         if not wrapper.entry_point.startswith((_WRAPPERS + ".", _WRAPPERS + ":")):
             raise DataError(
@@ -71,25 +91,26 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
                 "Gymnasium's; wrap the environment yourself."
             )
     return replace(
-        gymnasium.registry[spec.id],
+        known,
         kwargs=dict(spec.kwargs),
         max_episode_steps=spec.max_episode_steps,
         additional_wrappers=spec.additional_wrappers,
     )
 
 
-def make_environment(spec: EnvSpec, **kwargs: Any) -> gymnasium.Env:
-    """`gymnasium.make` of `registered_spec(spec)`.
+def make_environment(environment: EnvSpec | str, **kwargs: Any) -> gymnasium.Env:
+    """A new environment, its code taken from this process's registry.
 
     Args:
-        spec: the environment.
+        environment: a specification, or an id as for `find_environment`.
         kwargs: keyword arguments of `gymnasium.make`, such as `render_mode`.
 
     Raises:
         DataError: when it is not registered here or its simulator is not installed.
     """
+    spec = find_environment(environment) if isinstance(environment, str) else registered_spec(environment)
     try:
-        return gymnasium.make(registered_spec(spec), **kwargs)
+        return gymnasium.make(spec, **kwargs)
     except (gymnasium.error.Error, ImportError) as error:
         raise DataError(
             f"Environment {spec.id!r} cannot be made: {error} (pip install 'trajplan[mujoco]' brings MuJoCo and the "

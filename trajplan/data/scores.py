@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from trajplan.errors import DataError
 
@@ -26,11 +27,11 @@ class ReferenceScores:
                 f"(from {self.source})."
             )
 
-    def normalize(self, returns: np.ndarray) -> np.ndarray:
+    def normalize(self, returns: ArrayLike) -> np.ndarray:
         """`100 (return - min) / (max - min)`, any shape, float64."""
         return 100.0 * (np.asarray(returns, dtype=np.float64) - self.min) / (self.max - self.min)
 
-    def normalize_deviation(self, deviation: np.ndarray) -> np.ndarray:
+    def normalize_deviation(self, deviation: ArrayLike) -> np.ndarray:
         """A standard deviation of returns on the normalised scale: scaled, never shifted."""
         return 100.0 * np.asarray(deviation, dtype=np.float64) / (self.max - self.min)
 
