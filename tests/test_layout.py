@@ -1,0 +1,70 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str) -> str:
+    """The output of a Python process that runs in the repository root with the root first on its path."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", ["tokenizers", "planners", "baselines"])
+def test_the_root_folders_are_links_into_the_package(name: str) -> None:
+    link = ROOT / name
+    assert link.is_symlink()
+    assert os.readlink(link) == f"trajplan/{name}"
+    assert link.resolve().is_dir()
+
+
+def test_hugging_faces_tokenizers_is_not_hidden() -> None:
+    assert not (ROOT / "trajplan/tokenizers/__init__.py").exists()
+    code = "import sys, tokenizers, transformers; assert sys.path[1] == sys.argv[1]; print(tokenizers.__file__)"
+    found = Path(run("-c", code + "; tokenizers.Tokenizer; transformers.GPT2Config()", str(ROOT)).strip())
+    assert "site-packages" in found.parts
+
+
+def test_the_packages_own_tokenizers_import_from_anywhere(tmp_path: Path) -> None:
+    code = "from trajplan.tokenizers.fit import fit_tokenizer; import tokenizers; print(tokenizers.Tokenizer)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+LOADED = "print(*sorted(set(m.split('.')[0] for m in sys.modules) & {'torch', 'transformers', 'minari', 'numpy'}))"
+
+
+def test_importing_the_package_is_quick_and_loads_no_torch() -> None:
+    code = (
+        f"import sys, time; start = time.process_time(); import trajplan; spent = time.process_time() - start; {LOADED}"
+    )
+    loaded, spent = run("-c", code + "; print(spent)").splitlines()
+    assert loaded == ""
+    assert float(spent) < 0.2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_the_commands_help_loads_no_torch(arguments: list[str]) -> None:
+    code = f"import sys; from trajplan.cli import main\ntry: main({arguments})\nfinally: {LOADED}"
+    output = run("-c", code).splitlines()
+    assert "trajplan" in output[0]
+    assert output[-1] == ""
+
+
+def test_a_public_name_is_imported_at_first_use() -> None:
+    code = f"import sys, trajplan; names = dir(trajplan); {LOADED}; print(trajplan.TrajplanError.__name__, *names)"
+    loaded, names = run("-c", code).splitlines()
+    assert loaded == ""
+    assert {"TrajplanError", "load", "OfflineDataset", "BeamSearch", "TrajectoryTransformer"} <= set(names.split())
+
+
+def test_python_dash_m_is_the_command() -> None:
+    assert run("-m", "trajplan", "--help").startswith("usage: trajplan")
