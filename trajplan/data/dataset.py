@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from trajplan.data.columns import mean_and_deviation
 from trajplan.data.info import DatasetInfo
 from trajplan.data.returns import episode_blocks, returns_to_go
 from trajplan.data.scores import ReferenceScores
@@ -242,13 +243,7 @@ class OfflineDataset:
 
     def statistics(self) -> Statistics:
         """Mean and deviation of every observation dimension over all N + E observations (float64 sums)."""
-        rows = len(self.observations)
-        block = max(1, 2**22 // self.observation_dim)
-        starts = range(0, rows, block)
-        mean = sum(self.observations[i : i + block].sum(0, dtype=np.float64) for i in starts) / rows
-        # Around the mean, so that a small deviation beside a large mean is not lost.
-        square = sum(np.square(self.observations[i : i + block] - mean).sum(0) for i in starts) / rows
-        deviation = np.sqrt(square)
+        mean, deviation = mean_and_deviation(self.observations)
         # A constant column's mean may be off by rounding; dividing by that would blow up noise.
         constant = deviation <= 1e-7 * np.abs(mean)
         return Statistics(mean.astype(np.float32), np.where(constant, 1.0, deviation).astype(np.float32))

@@ -136,7 +136,7 @@ def _download(id: str, path: Path) -> None:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    missing = f"There is no Minari dataset {id!r} in {get_dataset_path()}"
+    missing = f"There is no Minari dataset {id!r} in {dataset_root()}"
     remote = os.environ.get("MINARI_REMOTE", "hf://farama-minari")
     if constants.HF_HUB_OFFLINE or (remote.startswith("hf://") and not _reachable(constants.ENDPOINT)):
         raise DataError(f"{missing}, and without a network it cannot be downloaded.{_suggestion(id)}")
@@ -165,20 +165,47 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def local_datasets() -> dict[str, dict[str, Any]]:
-    """Metadata of the Minari datasets on this machine by id, in order; damaged ones have none."""
-    root = get_dataset_path()
-    found = {}
-    for folder in sorted(path.parent for path in root.rglob("data") if path.is_dir()):
+def dataset_root() -> Path:
+    """The folder of the Minari datasets on this machine: `MINARI_DATASETS_PATH`, else `~/.minari/datasets`."""
+    return get_dataset_path()
+
+
+def list_datasets() -> list[dict[str, Any]]:
+    """The Minari datasets on this machine, in order.
+
+    Each has id, num_episodes, num_transitions, megabytes, environment (or None) and problem, which is None or says why
+    a folder that looks like a dataset is none; then the numbers are missing.
+    """
+    root = dataset_root()
+    rows = []
+    for id in _local_ids():
+        row: dict[str, Any] = {"id": id, "problem": None}
         try:
-            found[folder.relative_to(root).as_posix()] = json.loads((folder / "data" / "metadata.json").read_text())
-        except (OSError, ValueError):
-            found[folder.relative_to(root).as_posix()] = {}
-    return found
+            metadata = json.loads((root / id / "data" / "metadata.json").read_text())
+            row["num_episodes"] = int(metadata["total_episodes"])
+            row["num_transitions"] = int(metadata["total_steps"])
+            row["megabytes"] = float(metadata.get("dataset_size", 0.0))
+            row["environment"] = json.loads(metadata.get("env_spec") or '{"id": null}')["id"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            row["problem"] = f"damaged: metadata.json cannot be read ({_line(error)})"
+        rows.append(row)
+    return rows
+
+
+def _local_ids() -> list[str]:
+    root = dataset_root()
+    ids = []
+    for folder, subfolders, _ in os.walk(root):
+        if "data" in subfolders and folder != str(root):
+            ids.append(Path(folder).relative_to(root).as_posix())
+            subfolders.clear()
+        # Hidden folders are datasets being written.
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    return sorted(ids)
 
 
 def _suggestion(id: str) -> str:
-    close = difflib.get_close_matches(id, local_datasets(), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(id, _local_ids(), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(close)}?" if close else " `trajplan datasets list` shows what is here."
 
 

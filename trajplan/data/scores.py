@@ -1,5 +1,6 @@
 """Reference returns for score normalisation: from the dataset, the user or the table of D4RL's constants."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,18 +49,18 @@ D4RL_SCORES = {
     "maze2d-large": (6.7, 273.99),
     "antmaze": (0.0, 1.0),
 }
-# D4RL's own names of the environments above; maze2d and antmaze datasets are known only by them, because Gymnasium's
-# PointMaze and AntMaze differ (episode length, goals), so their returns are on another scale.
+# D4RL's dataset names, whose files write antmaze as Ant_maze. The maze2d constants are those of the sparse v1 tasks.
+# Gymnasium's PointMaze and AntMaze differ from D4RL's (episode length, goals), so only D4RL's names lead to them.
 _D4RL_NAMES = {
-    "hopper": "Hopper",
-    "halfcheetah": "HalfCheetah",
-    "walker2d": "Walker2d",
-    "ant": "Ant",
-    "door": "AdroitHandDoor",
-    "maze2d-umaze": "maze2d-umaze",
-    "maze2d-medium": "maze2d-medium",
-    "maze2d-large": "maze2d-large",
-    "antmaze": "antmaze",
+    r"hopper-": "Hopper",
+    r"halfcheetah-": "HalfCheetah",
+    r"walker2d-": "Walker2d",
+    r"ant-(?!maze)": "Ant",
+    r"ant-?maze-": "antmaze",
+    r"door-": "AdroitHandDoor",
+    r"maze2d-umaze(-sparse)?-v1": "maze2d-umaze",
+    r"maze2d-medium(-sparse)?-v1": "maze2d-medium",
+    r"maze2d-large(-sparse)?-v1": "maze2d-large",
 }
 
 
@@ -74,8 +75,7 @@ def reference_for_environment(env_id: str) -> ReferenceScores | None:
 def reference_for_d4rl(name: str) -> ReferenceScores | None:
     """The bundled scores of a D4RL dataset name such as `hopper-medium-v2` or `maze2d-umaze-v1`, or None."""
     name = name.lower().replace("_", "-")
-    for prefix in sorted(_D4RL_NAMES, key=len, reverse=True):
-        if name == prefix or name.startswith(prefix + "-"):
-            key = _D4RL_NAMES[prefix]
+    for pattern, key in _D4RL_NAMES.items():
+        if re.match(pattern, name):
             return ReferenceScores(*D4RL_SCORES[key], source=f"D4RL's constants for {key}")
     return None

@@ -1,0 +1,144 @@
+"""What `trajplan datasets show` tells of a dataset, as plain numbers and as text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from trajplan.data.columns import mean_and_deviation, row_blocks
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
+
+
+def summarize(dataset: OfflineDataset) -> dict[str, Any]:
+    """JSON-able numbers: sizes, episode lengths and returns, normalised scores, how episodes end, ranges.
+
+    Deviations are over the population. `normalized` is None without reference scores; its deviation is scaled by the
+    reference range only.
+    """
+    info = dataset.info
+    reference = info.reference
+    returns = _spread(dataset.returns)
+    normalized = None
+    if reference is not None:
+        normalized = {key: float(reference.normalize(value)) for key, value in returns.items() if key != "deviation"}
+        normalized["deviation"] = float(reference.normalize_deviation(returns["deviation"]))
+    last = dataset.offsets[1:] - 1
+    ended, cut = np.asarray(dataset.terminations[last]), np.asarray(dataset.truncations[last])
+    observations = _ranges(dataset.observations)
+    actions = _ranges(dataset.actions)
+    return {
+        "id": dataset.id,
+        "environment": info.env_spec.id if info.env_spec else None,
+        "num_transitions": dataset.num_transitions,
+        "num_episodes": dataset.num_episodes,
+        "observation_dim": dataset.observation_dim,
+        "action_dim": dataset.action_dim,
+        "num_actions": info.num_actions,
+        "tokens_per_transition": dataset.observation_dim + dataset.action_dim + 2,
+        "observation_space": str(info.observation_space),
+        "action_space": str(info.action_space),
+        "length": _spread(dataset.lengths),
+        "return": returns,
+        "reward": _spread(dataset.rewards) | {"zero_fraction": float(np.mean(np.asarray(dataset.rewards) == 0.0))},
+        "reference": reference and {"min": reference.min, "max": reference.max, "source": reference.source},
+        "normalized": normalized,
+        "episodes_ending_in": {
+            "terminal": int(np.sum(ended & ~cut)),
+            "timeout": int(np.sum(cut & ~ended)),
+            "both": int(np.sum(ended & cut)),
+            "neither": int(np.sum(~ended & ~cut)),
+        },
+        "actions_out_of_bounds": _out_of_bounds(dataset),
+        "observations": [
+            {"name": name, **row} for name, row in zip(observation_names(info), observations, strict=True)
+        ],
+        "actions": [{"name": name, **row} for name, row in zip(action_names(info), actions, strict=True)],
+        "versions": info.versions,
+    }
+
+
+def describe_summary(summary: dict[str, Any]) -> str:
+    """The summary as the text that `datasets show` prints."""
+    normalized, reference, ends = summary["normalized"], summary["reference"], summary["episodes_ending_in"]
+    kind = f"{summary['num_actions']} discrete" if summary["num_actions"] else f"{summary['action_dim']} continuous"
+    lines = [
+        f"{summary['id']}",
+        f"  environment    {summary['environment'] or 'not recorded'}",
+        f"  episodes       {summary['num_episodes']:,}",
+        f"  transitions    {summary['num_transitions']:,}",
+        f"  observations   {summary['observation_dim']} dimensions",
+        f"  actions        {kind}" + (" dimensions" if not summary["num_actions"] else " actions"),
+        f"  tokens         {summary['tokens_per_transition']} a transition",
+        f"  length         {_line(summary['length'])}",
+        f"  return         {_line(summary['return'])}",
+        "  normalised     "
+        + (_line(normalized) if normalized else "no reference scores are known; only raw returns can be reported"),
+        "  reference      "
+        + (f"{reference['min']:g} to {reference['max']:g}, from {reference['source']}" if reference else "-"),
+        f"  reward         {_line(summary['reward'])}, {100 * summary['reward']['zero_fraction']:.1f} % are 0",
+        f"  episodes end   in a terminal {ends['terminal']:,}, a timeout {ends['timeout']:,}, "
+        f"both {ends['both']:,}, neither {ends['neither']:,}",
+    ]
+    if summary["actions_out_of_bounds"]:
+        lines.append(
+            f"  out of bounds  {summary['actions_out_of_bounds']:,} action values lie outside the action space"
+        )
+    rows = [("observation", row) for row in summary["observations"]] + [("action", row) for row in summary["actions"]]
+    width = max(len(f"{kind} {row['name']}") for kind, row in rows)
+    lines += ["", f"  {'dimension':<{width}}  {'min':>11} {'mean':>11} {'max':>11} {'deviation':>11}"]
+    for kind, row in rows:
+        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "deviation"))
+        lines.append(f"  {kind + ' ' + row['name']:<{width}}  {numbers}")
+    lines += ["", "  read with " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items())]
+    return "\n".join(lines)
+
+
+def observation_names(info: DatasetInfo) -> list[str]:
+    """A name for each flat observation dimension: its number, for Dict spaces after its key."""
+    parts = info.observation_layout
+    if len(parts) == 1 and not parts[0].path:
+        return [str(i) for i in range(info.observation_dim)]
+    return [f"{part.name}[{i}]" for part in parts for i in range(part.size)]
+
+
+def action_names(info: DatasetInfo) -> list[str]:
+    """A name for each flat action dimension."""
+    return [str(i) for i in range(info.action_dim)]
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    numbers = np.asarray(values)
+    return {
+        "mean": float(numbers.mean(dtype=np.float64)),
+        "deviation": float(numbers.std(dtype=np.float64)),
+        "min": float(numbers.min()),
+        "max": float(numbers.max()),
+    }
+
+
+def _ranges(array: np.ndarray) -> list[dict[str, float]]:
+    mean, deviation = mean_and_deviation(array)
+    low = np.min([block.min(0) for block in row_blocks(array)], axis=0)
+    high = np.max([block.max(0) for block in row_blocks(array)], axis=0)
+    columns: Sequence[np.ndarray] = (low, mean, high, deviation)
+    return [
+        dict(zip(("min", "mean", "max", "deviation"), map(float, row), strict=True))
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _out_of_bounds(dataset: OfflineDataset) -> int:
+    space = dataset.info.action_space
+    if not isinstance(space, spaces.Box):
+        return 0
+    low, high = space.low.reshape(-1).astype(np.float32), space.high.reshape(-1).astype(np.float32)
+    return sum(int(np.sum((block < low) | (block > high))) for block in row_blocks(dataset.actions))
+
+
+def _line(spread: dict[str, float]) -> str:
+    return (
+        f"mean {spread['mean']:.6g}, deviation {spread['deviation']:.4g}, "
+        f"min {spread['min']:.6g}, max {spread['max']:.6g}"
+    )
