@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, GPT2Model
+
+from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
+
+OBSERVATION, ACTION, BINS, WINDOW = 3, 2, 7, 4
+J = OBSERVATION + ACTION + 2
+L = WINDOW * J
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    shape = {"observation_dim": OBSERVATION, "action_dim": ACTION, "bins": BINS, "window": WINDOW}
+    shape |= {"n_layer": 2, "n_head": 2, "n_embd": 16}
+    config = TrajectoryTransformerConfig(**(shape | settings))
+    config.initializer_range = 0.4
+    return TrajectoryTransformer(config).eval()
+
+
+def tokens(batch=2, length=L, seed=1):
+    return torch.randint(BINS, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_hidden_states_equal_the_stock_gpt2():
+    model = make()
+    stock = GPT2Model(model.config).eval()
+    for name in ("h", "ln_f"):
+        getattr(stock, name).load_state_dict(getattr(model, name).state_dict())
+    stock.wpe.weight.zero_()
+    embeddings = model.embed(tokens())
+    expected = model.logits(stock(inputs_embeds=embeddings).last_hidden_state)
+    torch.testing.assert_close(model(tokens()).logits, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changed", [0, 4, J - 1, J, 2 * J - 1, L - 2])
+def test_only_later_logits_depend_on_a_token_and_none_on_a_return_to_go(changed):
+    model = make()
+    before = tokens(1)
+    after = before.clone()
+    after[0, changed] = (after[0, changed] + 1) % BINS
+    differs = (model(before).logits != model(after).logits).any(-1)[0]
+    assert not differs[:changed].any()
+    if changed % J == J - 1:
+        assert not differs.any()
+    else:
+        assert differs[changed:].all()
+
+
+@torch.no_grad()
+def test_masses_of_a_case_computed_by_hand():
+    model = make(observation_dim=1, action_dim=1, bins=2, window=2, n_layer=1, n_embd=4)
+    for block in model.h:
+        for projection in (block.attn.c_proj, block.mlp.c_proj):
+            projection.weight.zero_()
+            projection.bias.zero_()
+    model.wpe.weight.zero_()
+    # Observation token 1 embeds as +-(1, -1, 1, -1), which layer norm leaves as it is; the action's head reads entry 0.
+    model.wte.weight.zero_()
+    model.wte.weight[0 * 3 + 1] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    model.wte.weight[0 * 3 + 0] = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    model.heads.zero_()
+    model.heads[1, 0, 0] = math.log(3)
+    masses = model(torch.tensor([[1], [0]])).logits[:, 0].softmax(-1)
+    # exp(log 3) against 1, and 1/3 against 1; the stop token has no mass inside a transition.
+    expected = torch.tensor([[3 / 4, 1 / 4, 0], [1 / 4, 3 / 4, 0]])
+    torch.testing.assert_close(masses, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_tokens_that_a_dimension_cannot_take_have_no_mass_and_the_stop_only_starts_a_transition():
+    counts = [7, 5, 7, 1, 7, 2, 7]
+    masses = make(bin_counts=counts)(tokens(1)).logits[0].softmax(-1)
+    for position, mass in enumerate(masses):
+        dim = (position + 1) % J
+        legal = [*range(counts[dim]), BINS] if dim == 0 else list(range(counts[dim]))
+        assert mass.nonzero().flatten().tolist() == legal
+
+
+def test_the_loss_weighs_kinds_and_masks_padding():
+    model = make(action_weight=5.0, reward_weight=2.0)
+    window = tokens(3)
+    valid = torch.ones(3, L - 1, dtype=torch.bool)
+    valid[1, 9:] = False
+    output = model(window[:, :-1], window[:, 1:], valid)
+    kinds = ([0] * OBSERVATION + [1] * ACTION + [2, 3]) * WINDOW
+    weights = {0: 1.0, 1: 5.0, 2: 2.0, 3: 1.0}
+    total, count, by_kind = 0.0, 0, {kind: [] for kind in weights}
+    log_masses = output.logits.detach().double().log_softmax(-1)
+    for row in range(3):
+        for position in range(L - 1):
+            if valid[row, position]:
+                kind = kinds[position + 1]
+                loss = -float(log_masses[row, position, window[row, position + 1]])
+                total, count = total + weights[kind] * loss, count + 1
+                by_kind[kind].append(loss)
+    assert float(output.loss.detach()) == pytest.approx(total / count, rel=1e-5)
+    means = [sum(by_kind[kind]) / len(by_kind[kind]) for kind in weights]
+    assert [float(loss.detach()) for loss in output.losses.values()] == pytest.approx(means, rel=1e-5)
+
+
+def test_padding_changes_neither_loss_nor_gradient():
+    model = make()
+    window = tokens(2)
+    valid = torch.ones(2, L - 1, dtype=torch.bool)
+    valid[0, 10:] = False
+    gradients = []
+    for padding in (0, 3):
+        padded = window.clone()
+        padded[0, 11:] = padding
+        loss = model(padded[:, :-1], padded[:, 1:], valid).loss
+        gradients.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_training_takes_the_mask_free_causal_path(monkeypatch):
+    model, calls = make(), []
+    attention = F.scaled_dot_product_attention
+
+    def spy(*args, **kwargs):
+        calls.append((kwargs.get("attn_mask"), kwargs.get("is_causal")))
+        return attention(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    model(tokens())
+    assert calls == [(None, True)] * 2
+
+
+def test_saved_and_loaded_by_the_auto_classes(tmp_path):
+    model = make(bin_counts=[7, 5, 7, 1, 7, 2, 7])
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert (config.observation_dim, config.window, config.bin_counts) == (3, 4, [7, 5, 7, 1, 7, 2, 7])
+    loaded = AutoModel.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens()).logits, model(tokens()).logits)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    window = tokens()
+    gradients = []
+    for checkpointing in (False, True):
+        model = make(attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        loss = model(window[:, :-1], window[:, 1:]).loss
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="29 tokens do not fit the window of 4 transitions"):
+        make()(tokens(1, L + 1))
+    with pytest.raises(ValueError, match="bin_counts needs 7 numbers from 1 to 7"):
+        make(bin_counts=[8] * 7)

@@ -1,0 +1,215 @@
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from trajplan.errors import ConfigError
+from trajplan.models.decoder import RecomputingDecoder
+from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
+from trajplan.planners.beam_search import BeamSearch
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.tokenizers.fit import fit_tokenizer
+
+
+def make(observation_dim, action_dim, bins, window, *, scale=0.3, seed=0):
+    """A random model whose predictions differ strongly between histories, and a tokenizer to match."""
+    torch.manual_seed(seed)
+    J = observation_dim + action_dim + 2
+    config = TrajectoryTransformerConfig(
+        observation_dim=observation_dim, action_dim=action_dim, bins=bins, window=window, n_layer=2, n_head=2, n_embd=16
+    )
+    config.initializer_range = scale
+    data = np.random.default_rng(seed).uniform(-1, 1, size=(500, J)).astype(np.float32)
+    return TrajectoryTransformer(config).eval(), fit_tokenizer("uniform", data, bins)
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def problem(model, batch, context, seed=0):
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    history = torch.randint(config.bins, (batch, context, config.transition_dim), generator=generator)
+    return torch.rand(batch, config.observation_dim, generator=generator) * 2 - 1, history
+
+
+def exhaustive(model, tokenizer, observation, context, horizon, discount):
+    """The best first action and score over all action sequences, greedy in observations, by full forward passes."""
+    config = model.config
+    S, A, V = config.observation_dim, config.action_dim, config.bins
+    best = (-np.inf, None)
+    for actions in itertools.product(range(V), repeat=horizon * A):
+        tokens = torch.cat([context.flatten(), tokenizer.encode(observation, slice(0, S))])
+        score = 0.0
+        for step in range(horizon):
+            tokens = torch.cat([tokens, torch.tensor(actions[step * A : (step + 1) * A])])
+            expectations = []
+            for dim in (S + A, S + A + 1):
+                logits = model(tokens[None]).logits[0, -1]
+                expectations.append(float(logits[:V].double().softmax(-1) @ tokenizer.values[dim].double()))
+                tokens = torch.cat([tokens, logits.argmax()[None]])
+            score += discount**step * expectations[0]
+            total = score + discount ** (step + 1) * expectations[1]
+            if step + 1 == horizon:
+                break
+            for _ in range(S):
+                tokens = torch.cat([tokens, model(tokens[None]).logits[0, -1].argmax()[None]])
+            if V in tokens:
+                total = score
+                break
+        best = max(best, (total, actions[:A]))
+    return best
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_full_beam_finds_the_exhaustive_optimum(seed):
+    model, tokenizer = make(2, 1, 3, 4, seed=seed, scale=0.6)
+    observations, context = problem(model, 1, 1, seed)
+    score, action = exhaustive(model, tokenizer, observations[0], context[0], horizon=3, discount=0.9)
+    config = BeamSearchConfig(
+        horizon=3, beam_width=500, n_expand=1, context=1, discount=0.9, action_cdf=None, action_temperature=5.0
+    )
+    actions, plans = BeamSearch(model, tokenizer, config).plan(observations, context, generators(0))
+    assert float(plans.scores[0, 0]) == pytest.approx(score, abs=1e-5)
+    torch.testing.assert_close(actions[0], tokenizer.decode(torch.tensor(action), slice(2, 3)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"horizon": 3, "context": 2},
+        {"horizon": 9, "context": 1},
+        {"horizon": 6, "context": 3, "n_expand": 3},
+        {"horizon": 6, "context": 0, "observation_top_k": None, "observation_cdf": 0.9, "action_top_k": 3},
+        {"horizon": 5, "context": 2, "percentile": 0.7, "action_cdf": None},
+    ],
+)
+def test_plans_are_the_same_with_and_without_the_cache_and_beyond_the_window(settings):
+    model, tokenizer = make(3, 2, 9, 4)
+    config = BeamSearchConfig(beam_width=6, **settings)
+    observations, context = problem(model, 2, config.context)
+    _, cached = BeamSearch(model, tokenizer, config).plan(observations, context, generators(1, 2))
+    _, plain = BeamSearch(model, tokenizer, config, RecomputingDecoder).plan(observations, context, generators(1, 2))
+    torch.testing.assert_close(cached.tokens, plain.tokens)
+    for name in ("scores", "rewards", "returns", "log_likelihood"):
+        torch.testing.assert_close(getattr(cached, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_gives_the_plans_of_single_environments_and_a_seed_its_plan():
+    model, tokenizer = make(3, 2, 9, 4)
+    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=5, context=2))
+    observations, context = problem(model, 3, 2)
+    _, together = search.plan(observations, context, generators(4, 5, 6))
+    _, again = search.plan(observations, context, generators(4, 5, 6))
+    torch.testing.assert_close(again.tokens, together.tokens)
+    for row, seed in enumerate((4, 5, 6)):
+        _, alone = search.plan(observations[row : row + 1], context[row : row + 1], generators(seed))
+        torch.testing.assert_close(alone.tokens[0], together.tokens[row])
+        torch.testing.assert_close(alone.scores[0], together.scores[row], atol=1e-5, rtol=1e-5)
+    _, other = search.plan(observations, context, generators(7, 8, 9))
+    assert not torch.equal(other.tokens, together.tokens)
+
+
+def test_scores_are_the_discounted_rewards_and_the_last_return():
+    model, tokenizer = make(3, 2, 9, 4)
+    config = BeamSearchConfig(horizon=5, beam_width=4, context=2, discount=0.8)
+    _, plans = BeamSearch(model, tokenizer, config).plan(*problem(model, 2, 2), generators(0, 1))
+    alive = plans.alive.all(-1)
+    assert alive.any()
+    discounts = 0.8 ** torch.arange(5)
+    expected = (plans.rewards * discounts).sum(-1) + 0.8**5 * plans.returns[..., -1]
+    torch.testing.assert_close(plans.scores[alive], expected[alive])
+    assert (plans.scores.diff(dim=1) <= 0).all()
+
+
+def test_the_return_to_go_of_the_context_is_never_read():
+    model, tokenizer = make(3, 2, 9, 4)
+    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=3, beam_width=4, context=2))
+    observations, context = problem(model, 1, 2)
+    _, plans = search.plan(observations, context, generators(0))
+    context[..., -1] = (context[..., -1] + 4) % 9
+    _, others = search.plan(observations, context, generators(0))
+    torch.testing.assert_close(plans.tokens, others.tokens)
+
+
+class Scripted:
+    """A model scripted by hand: S = A = 1, values 0, 1, 2; after action 0 the episode ends, after action 1 it goes on.
+
+    Args:
+        rewards, returns: (steps, 2), what is predicted with certainty for an action at a step.
+    """
+
+    config = TrajectoryTransformerConfig(observation_dim=1, action_dim=1, bins=3, window=4)
+    device = torch.device("cpu")
+
+    def __init__(self, rewards, returns):
+        self.predictions = {2: rewards, 3: returns}
+
+    def __call__(self, tokens):
+        step, dim = divmod(tokens.shape[1], 4)
+        logits = torch.full((len(tokens), 1, 4), -torch.inf)
+        for row, history in enumerate(tokens.tolist()):
+            if dim == 0:
+                logits[row, 0, 3 if history[-3] == 0 else 0] = 0.0
+            elif dim == 1:
+                logits[row, 0, :2] = 0.0
+            else:
+                logits[row, 0, self.predictions[dim][step][history[4 * step + 1]]] = 0.0
+        return SimpleNamespace(logits=logits)
+
+
+def scripted_search(rewards, returns, **settings):
+    values = np.repeat(np.array([[0.0], [1.0], [2.0]], dtype=np.float32), 4, axis=1)
+    config = BeamSearchConfig(horizon=3, context=0, discount=0.5, action_cdf=None, **settings)
+    return BeamSearch(Scripted(rewards, returns), fit_tokenizer("quantile", values, 3), config, RecomputingDecoder)
+
+
+def test_a_stop_token_ends_a_beams_return():
+    search = scripted_search([[2, 1]] * 3, [[2, 2]] * 3, beam_width=64, n_expand=1)
+    _, plans = search.plan(torch.zeros(1, 1), torch.zeros(1, 0, 4, dtype=torch.int64), generators(0))
+    scores = {}
+    for actions, score, alive in zip(plans.tokens[0, :, :, 1], plans.scores[0], plans.alive[0], strict=True):
+        scores.setdefault(tuple(actions[: int(alive.sum())].tolist()), set()).add(float(score))
+    # By hand: after an end nothing more is earned; at the horizon the predicted return-to-go still counts.
+    assert scores == {
+        (0,): {2.0},
+        (1, 0): {1 + 0.5 * 2},
+        (1, 1, 0): {1 + 0.5 + 0.25 * 2 + 0.125 * 2},
+        (1, 1, 1): {1 + 0.5 + 0.25 + 0.125 * 2},
+    }
+    assert (plans.rewards[0][~plans.alive[0]] == 0).all()
+    assert (plans.returns[0][~plans.alive[0]] == 0).all()
+
+
+def test_an_ended_beam_does_not_multiply():
+    # At first going on looks better (3 against 2), then it turns out worse (1) than having ended (2).
+    search = scripted_search([[2, 1], [0, 0], [0, 0]], [[0, 2], [0, 0], [0, 0]], beam_width=8, n_expand=2)
+    noise = torch.full((1, 3, 8, 2, 1), 0.9)
+    noise[0, 0].view(-1)[:10] = 0.1
+    plans = search.search(
+        RecomputingDecoder(search.model), torch.zeros(1, 1, dtype=torch.int64), noise, torch.zeros(1, 0)
+    )
+    # Of 16 candidates 6 go on and the 2 best of the ended ones are kept; those stay 2, ahead of the rest.
+    assert plans.scores[0].tolist() == [2, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_settings_that_cannot_plan_are_refused():
+    model, tokenizer = make(2, 1, 3, 4)
+    with pytest.raises(ConfigError, match="context is 4 transitions, the model's window 4"):
+        BeamSearch(model, tokenizer, BeamSearchConfig(context=4))
+    for bad in (
+        {"horizon": 0},
+        {"n_expand": 0},
+        {"context": -1},
+        {"discount": 1.5},
+        {"action_cdf": 0.0},
+        {"action_top_k": 0},
+        {"observation_temperature": 0.0},
+        {"percentile": 1.5},
+        {"horizon": 2, "replan_every": 3},
+    ):
+        with pytest.raises(ConfigError, match=next(reversed(bad))):
+            BeamSearchConfig(**bad)
