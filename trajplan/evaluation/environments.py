@@ -1,0 +1,180 @@
+"""Environments to evaluate in: made from the dataset's description or by name, checked, and kept quiet."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from trajplan.data.environment import make_environment
+from trajplan.data.info import DatasetInfo
+from trajplan.data.scores import ReferenceScores, reference_for_environment
+from trajplan.errors import ConfigError
+
+MakeEnvironment = Callable[[], gymnasium.Env]
+
+
+def environment_maker(
+    info: DatasetInfo,
+    env_id: str | None = None,
+    *,
+    max_episode_steps: int | None = None,
+    render_mode: str | None = None,
+) -> MakeEnvironment:
+    """A function that makes one environment: the dataset's own, or the one named `env_id`.
+
+    Args:
+        info: the dataset's description.
+        env_id: a registered Gymnasium id, instead of the dataset's environment.
+        max_episode_steps: a time limit instead of the environment's own.
+        render_mode: passed on to Gymnasium.
+
+    Raises:
+        DataError: by the function, when the environment is not registered here or its simulator not installed.
+    """
+    options: dict[str, Any] = {"disable_env_checker": True, "render_mode": render_mode}
+    if max_episode_steps is not None:
+        options["max_episode_steps"] = max_episode_steps
+    if env_id is None:
+        return lambda: info.make_env(**options)
+    return lambda: make_environment(env_id, **options)
+
+
+def check_environment(env: gymnasium.Env, info: DatasetInfo) -> None:
+    """Compare an environment's spaces with those of the dataset that the policy was trained on.
+
+    Raises:
+        ConfigError: when keys, shapes, number of actions or finite action bounds differ.
+    """
+    differs = _difference(env.observation_space, info.observation_space, "observations", bounds=False)
+    differs = differs or _difference(env.action_space, info.action_space, "actions", bounds=True)
+    if differs:
+        name = env.spec.id if env.spec else type(env.unwrapped).__name__
+        raise ConfigError(
+            f"environment {name} does not fit the checkpoint, which was trained on dataset {info.id}: {differs}; "
+            "name the right environment by --env."
+        )
+
+
+def check_time_limit(env: gymnasium.Env) -> None:
+    """Refuse an environment whose episodes might never end.
+
+    Raises:
+        ConfigError: when it has no time limit.
+    """
+    if env.spec is not None and env.spec.max_episode_steps is None:
+        raise ConfigError(f"environment {env.spec.id} has no time limit; give one by --max-episode-steps.")
+
+
+def reference_scores(
+    info: DatasetInfo, env_id: str | None = None, minimum: float | None = None, maximum: float | None = None
+) -> ReferenceScores | None:
+    """The returns that mean 0 and 100: the given ones, else the dataset's, else the bundled table's, else None.
+
+    The dataset's own are left aside when another environment is evaluated in.
+
+    Raises:
+        ConfigError: when only one of `minimum` and `maximum` is given.
+    """
+    if (minimum is None) != (maximum is None):
+        raise ConfigError("give both --reference-min and --reference-max, or neither.")
+    if minimum is not None and maximum is not None:
+        return ReferenceScores(minimum, maximum, "command line")
+    own = info.env_spec.id if info.env_spec is not None else None
+    if info.reference is not None and env_id in (None, own):
+        return info.reference
+    name = env_id or own
+    return reference_for_environment(name) if name else None
+
+
+def check_rendering(make_env: MakeEnvironment) -> None:
+    """Render one frame of an environment made with `render_mode="rgb_array"`, so that a failure comes early.
+
+    Without a display and without a choice by the user MuJoCo is told to use EGL, which draws offscreen.
+
+    Raises:
+        ConfigError: when no frame comes, with what to install or set.
+    """
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in ("MUJOCO_GL", "DISPLAY")):
+        os.environ["MUJOCO_GL"] = "egl"
+    errors: tuple[type[BaseException], ...] = (AttributeError, ImportError, OSError, RuntimeError, ValueError)
+    errors += (gymnasium.error.Error,)
+    if find_spec("mujoco") is not None:
+        mujoco = import_module("mujoco")
+        errors += (mujoco.FatalError, mujoco.UnexpectedError)
+    env = make_env()
+    try:
+        env.reset(seed=0)
+        frame = env.render()
+    except errors as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ConfigError(
+            f"--video cannot draw here (MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}: {reason}); install EGL "
+            "(Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri) and set MUJOCO_GL=egl, "
+            "or libosmesa6 and MUJOCO_GL=osmesa, or leave --video out."
+        ) from None
+    finally:
+        with contextlib.suppress(*errors):
+            env.close()
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+        raise ConfigError("--video needs an environment that renders to arrays; leave --video out.")
+
+
+@contextlib.contextmanager
+def quiet_simulators() -> Iterator[dict[str, int]]:
+    """Collect the warnings of Gymnasium and MuJoCo instead of printing them; yields counts by first sentence.
+
+    MuJoCo writes its warnings to the terminal and a file in the working directory for every episode of an unstable
+    simulation; here they are counted, and the caller reports each once.
+    """
+    counts: dict[str, int] = {}
+
+    def count(message: str) -> None:
+        name = message.split(". ")[0].strip()
+        counts[name] = counts.get(name, 0) + 1
+
+    level = gymnasium.logger.min_level
+    gymnasium.logger.min_level = gymnasium.logger.ERROR
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, gymnasium.logger, "min_level", level)
+        if find_spec("mujoco") is not None:
+            mujoco = import_module("mujoco")
+            stack.callback(mujoco.set_mju_user_warning, mujoco.get_mju_user_warning())
+            mujoco.set_mju_user_warning(count)
+        if find_spec("gymnasium_robotics") is not None:
+            with contextlib.redirect_stderr(io.StringIO()):
+                import_module("gymnasium_robotics")  # prints a notice about other environments
+        yield counts
+
+
+def _difference(ours: spaces.Space, trained: spaces.Space, what: str, *, bounds: bool) -> str | None:
+    if isinstance(trained, spaces.Dict):
+        if not isinstance(ours, spaces.Dict) or set(ours.spaces) != set(trained.spaces):
+            return f"its {what} are {_name(ours)}, not {_name(trained)}"
+        for key, inner in trained.spaces.items():
+            if found := _difference(ours.spaces[key], inner, f"{what}[{key!r}]", bounds=bounds):
+                return found
+        return None
+    if _name(ours) != _name(trained):
+        return f"its {what} are {_name(ours)}, not {_name(trained)}"
+    if bounds and isinstance(ours, spaces.Box) and isinstance(trained, spaces.Box):
+        for side in ("low", "high"):
+            mine, theirs = getattr(ours, side), getattr(trained, side)
+            if np.isfinite(theirs).all() and not np.allclose(mine, theirs):
+                return f"its {what} have the {side} bounds {mine.tolist()}, not {theirs.tolist()}"
+    return None
+
+
+def _name(space: spaces.Space) -> str:
+    if isinstance(space, spaces.Dict):
+        return f"Dict({', '.join(sorted(space.spaces))})"
+    if isinstance(space, spaces.Discrete):
+        return f"Discrete({space.n}, start={space.start})"
+    return f"{type(space).__name__}{space.shape}"

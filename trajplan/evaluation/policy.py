@@ -1,0 +1,112 @@
+"""What acts: the protocol of a batched policy, a random one, and the face for one environment in a user's own loop."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import ConfigError
+
+
+class Policy(Protocol):
+    """Acts in many environments at once; every environment has a slot, a number that `rows` refers to."""
+
+    info: DatasetInfo
+
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset."""
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Actions for the slots `rows`, one row each and in that order.
+
+        Args:
+            observations: (m, S) float32, flattened by `info.flatten_observation`.
+            rewards: (m,) float32, what each slot's last action earned; ignored at a slot's first step.
+            rows: (m,) int64 slot numbers, each reset before.
+
+        Returns:
+            (m, A) float32, to be given to the environment through `info.unflatten_action`.
+        """
+
+
+class RandomPolicy:
+    """Samples the action space as `gymnasium` does, with a generator per episode: the floor of every comparison."""
+
+    def __init__(self, info: DatasetInfo, seed: int = 0) -> None:
+        self.info = info
+        self.seed = seed
+        self._spaces: dict[int, gymnasium.Space] = {}
+
+    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+        """Give each slot a generator that depends on the policy's seed and the episode's seed alone."""
+        for seed, row in zip(seeds, rows, strict=True):
+            space = copy.deepcopy(self.info.action_space)
+            space.seed(int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0]))
+            self._spaces[row] = space
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(m, A) float32 actions drawn from the action space; observations and rewards are not read."""
+        start = getattr(self.info.action_space, "start", 0)
+        samples = [np.asarray(self._spaces[int(row)].sample(), np.float32).reshape(-1) - start for row in rows]
+        return np.stack(samples).astype(np.float32)
+
+
+class Controller:
+    """One environment's view of a policy, in the environment's own observations and actions.
+
+    Example:
+        controller = trajplan.load("runs/maze")
+        observation, _ = env.reset(seed=0)
+        controller.reset(seed=0)
+        reward, done = None, False
+        while not done:
+            observation, reward, terminated, truncated, _ = env.step(controller.act(observation, reward))
+            done = terminated or truncated
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._steps: int | None = None
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the policy knows of its dataset: spaces, environment, reference scores."""
+        return self.policy.info
+
+    @property
+    def plan(self) -> Any | None:
+        """The plan behind the last action (`trajplan.planners`), or None where the policy makes none."""
+        return getattr(self.policy, "last_plans", {}).get(0)
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the past and start an episode; the same seed gives the same actions for the same observations."""
+        self.policy.reset([seed], [0])
+        self._steps = 0
+
+    def act(self, observation: Any, reward: float | None = None) -> Any:
+        """The next action.
+
+        Args:
+            observation: as the environment gives it (an array, or a dictionary of arrays).
+            reward: what the previous action earned; None at an episode's first step only.
+
+        Returns:
+            An action of the environment's action space.
+
+        Raises:
+            ConfigError: before `reset`, or when the reward is missing after the first step.
+        """
+        if self._steps is None:
+            raise ConfigError("call controller.reset(seed=...) before the first controller.act(observation).")
+        if reward is None and self._steps > 0:
+            raise ConfigError(
+                "from an episode's second step on give the reward of the last action: act(observation, reward); "
+                "call controller.reset(seed=...) where a new episode starts."
+            )
+        observations = self.info.flatten_observation(observation).reshape(1, -1)
+        actions = self.policy.act(observations, np.array([reward or 0.0], np.float32), np.array([0]))
+        self._steps += 1
+        return self.info.unflatten_action(actions[0])
