@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from record import write
 
-from trajplan.models.decoder import CachedDecoder, RecomputingDecoder
+from trajplan.models.decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch
 from trajplan.planners.config import BeamSearchConfig
