@@ -75,12 +75,11 @@ def test_cache_memory_is_bounded_and_allocated_once(model):
     run(decoder, torch.Generator().manual_seed(1), 2, 3, 2, 1)
 
     def storage():
-        tensors = [t for layer in decoder.trunk + decoder.branch for t in layer] + [decoder.spare]
+        tensors = [*decoder.trunk, *decoder.branch, decoder.spare]
         return {t.data_ptr() for t in tensors}, sum(t.numel() for t in tensors)
 
-    before = storage()
+    pointers, numbers = storage()
     run(decoder, torch.Generator().manual_seed(2), 2, 3, 2, 1)
-    assert storage() == before
-    rows = 2 * 3
-    keys_and_values, spare = 2 * 3, 1 / 2
-    assert before[1] == rows * 16 * (WINDOW * J * (keys_and_values + spare * 2) + 2 * J * keys_and_values)
+    assert storage() == (pointers, numbers)
+    layers, beams, candidates, width = 3, 2 * 3, 2 * 3 * 2, 16
+    assert numbers == 2 * width * ((layers + 1) * beams * WINDOW * J + layers * candidates * J)

@@ -68,9 +68,9 @@ class CachedDecoder:
         """See `Decoder.restart`."""
         B, K, P = tokens.shape
         hidden, keys_values = self._encode(tokens.flatten(0, 1))
-        for stores, pair in zip(self.trunk, keys_values, strict=True):
-            for store, rows in zip(stores, pair, strict=True):
-                store[:, :P].view(B, self.H, K, P, self.d).copy_(rows.unflatten(0, (B, K)).transpose(1, 2))
+        for store, pair in zip(self.trunk, keys_values, strict=True):
+            for i in range(2):
+                store[i, :, :P].view(B, self.H, K, P, self.d).copy_(pair[i].unflatten(0, (B, K)).transpose(1, 2))
         self.prefix_length, self.trunk_length, self.branch_length = 0, P, 0
         return self._logits(hidden[:, -1]).unflatten(0, (B, K))
 
@@ -98,13 +98,13 @@ class CachedDecoder:
         trunk_index = ((environment * self.H + head) * K + beams[:, None]).flatten()
         branch_index = trunk_index * n + candidates[:, None].expand(B, self.H, K).flatten()
         S, b = self.trunk_length, self.branch_length
-        for layer, branch in zip(self.trunk, self.branch, strict=True):
+        for index, branch in enumerate(self.branch):
+            old, new = self.trunk[index], self.spare
             for i in range(2):
-                old, new = layer[i], self.spare
                 if S:
-                    torch.index_select(old.flatten(1), 0, trunk_index, out=new.flatten(1))
-                new[:, S : S + b] = branch[i][:, :b].index_select(0, branch_index)
-                layer[i], self.spare = new, old
+                    torch.index_select(old[i].flatten(1), 0, trunk_index, out=new[i].flatten(1))
+                new[i, :, S : S + b] = branch[i, :, :b].index_select(0, branch_index)
+            self.trunk[index], self.spare = new, old
         self.trunk_length, self.branch_length = S + b, 0
 
     def _allocate(self, B: int, K: int, n: int) -> None:
@@ -114,9 +114,10 @@ class CachedDecoder:
         config = self.model.config
         rows, J = B * self.H * K, config.transition_dim
         empty = self.model.heads.new_empty
-        self.trunk = [[empty(rows, config.n_positions, self.d) for _ in range(2)] for _ in self.model.h]
-        self.branch = [[empty(rows * n, J, self.d) for _ in range(2)] for _ in self.model.h]
-        self.spare = empty(rows, config.n_positions, self.d)
+        # Keys and values side by side; the spare is what `select` writes a layer into before the two change places.
+        self.trunk = [empty(2, rows, config.n_positions, self.d) for _ in self.model.h]
+        self.branch = [empty(2, rows * n, J, self.d) for _ in self.model.h]
+        self.spare = empty(2, rows, config.n_positions, self.d)
 
     def _encode(self, tokens: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Hidden states (rows, P, D) and each layer's keys and values (rows, H, P, d) of whole sequences."""
@@ -138,9 +139,9 @@ class CachedDecoder:
         for index, block in enumerate(self.model.h):
             # Head-major rows, so that the scores of the three stores lie side by side without a copy.
             qkv = self._project(block, hidden).view(B, K, n, 3, self.H, self.d)
-            q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).reshape(3, B * self.H * K * n, self.d)
-            store[index][0][:, at], store[index][1][:, at] = k, v
-            attended = self._attend(index, q * self.scale, K, n, branching)
+            qkv = qkv.permute(3, 0, 4, 1, 2, 5).reshape(3, B * self.H * K * n, self.d)
+            store[index][:, :, at] = qkv[1:]
+            attended = self._attend(index, qkv[0] * self.scale, K, n, branching)
             attended = attended.view(B, self.H, K, n, self.d).permute(0, 2, 3, 1, 4).reshape(B * K * n, self.D)
             hidden = self._finish(block, hidden, attended)
         return hidden
@@ -162,11 +163,15 @@ class CachedDecoder:
         rows = q.shape[0]
         scores = [torch.bmm(q.view(-1, share, self.d), keys.transpose(1, 2)).view(rows, -1) for keys, _, share in parts]
         weights = torch.cat(scores, -1).softmax(-1).split([score.shape[1] for score in scores], -1)
-        attended = [
-            torch.bmm(weight.reshape(-1, share, weight.shape[1]), values).view(rows, self.d)
-            for weight, (_, values, share) in zip(weights, parts, strict=True)
-        ]
-        return torch.stack(attended).sum(0) if len(attended) > 1 else attended[0]
+        attended = None
+        for weight, (_, values, share) in zip(weights, parts, strict=True):
+            weight = weight.reshape(-1, share, weight.shape[1])
+            if attended is None:
+                attended = torch.bmm(weight, values)
+            else:
+                attended = torch.baddbmm(attended.view(-1, share, self.d), weight, values)
+        assert attended is not None
+        return attended.view(rows, self.d)
 
     def _project(self, block: GPT2Block, hidden: Tensor) -> Tensor:
         return block.attn.c_attn(block.ln_1(hidden))
