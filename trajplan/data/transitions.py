@@ -37,8 +37,12 @@ class Transitions:
             rows = np.repeat(dataset.offsets[chosen] - before, lengths) + np.arange(lengths.sum())
             self._rows = torch.from_numpy(rows).to(self._device)
         self._length = dataset.num_transitions if self._rows is None else len(self._rows)
-        self._bounds = as_tensor(dataset.offsets[1:], self._device)
-        self._observations = as_tensor(dataset.observations, self._device)
+        self._width = dataset.observation_dim
+        # Looked up rather than searched for: at random places the search costs more than the gathers.
+        episode = np.repeat(np.arange(dataset.num_episodes, dtype=np.int32), dataset.lengths)
+        self._episode = torch.from_numpy(episode).to(self._device)
+        # An observation and the next lie side by side in the store, so that one gather fetches both.
+        self._pairs = sliding(as_tensor(dataset.observations, self._device), 2)
         self._actions = as_tensor(dataset.actions, self._device)
         self._rewards = as_tensor(dataset.rewards, self._device)
         self._terminations = as_tensor(dataset.terminations, self._device)
@@ -55,20 +59,30 @@ class Transitions:
     def gather(self, index: torch.Tensor) -> Batch:
         """The transitions `index` (B,) int64."""
         rows = index if self._rows is None else self._rows[index]
-        # The store has one observation more in each episode before this one, and the next observation follows.
-        observation_rows = rows + torch.searchsorted(self._bounds, rows, right=True)
+        # The store has one observation more in each episode before this one.
+        pairs = self._pairs.index_select(0, rows + self._episode.index_select(0, rows)).flatten(1)
         return Batch(
-            observations=self._observations[observation_rows],
-            actions=self._actions[rows],
-            rewards=self._rewards[rows],
-            next_observations=self._observations[observation_rows + 1],
-            terminations=self._terminations[rows],
+            observations=pairs[:, : self._width],
+            actions=self._actions.index_select(0, rows),
+            rewards=self._rewards.index_select(0, rows),
+            next_observations=pairs[:, self._width :],
+            terminations=self._terminations.index_select(0, rows),
         )
 
 
 def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """The array as a tensor: sharing its memory on the CPU, a copy elsewhere."""
     return torch.from_numpy(np.asarray(array)).to(device)
+
+
+def sliding(table: torch.Tensor, length: int) -> torch.Tensor:
+    """All stretches of `length` rows of a table (R, ...): an overlapping view (R - length + 1, length, ...).
+
+    Gathering from it copies whole stretches of memory instead of single rows.
+    """
+    rest = table.shape[1:]
+    stride = table.stride()
+    return table.as_strided((len(table) - length + 1, length, *rest), (stride[0], *stride))
 
 
 def check_episodes(dataset: OfflineDataset, episodes: np.ndarray | None) -> np.ndarray:

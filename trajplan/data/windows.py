@@ -1,13 +1,14 @@
 """Windows of consecutive transitions of one episode, gathered in batches on any device."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.transitions import as_tensor, check_episodes
+from trajplan.data.transitions import as_tensor, check_episodes, sliding
 from trajplan.errors import ConfigError
 
 
@@ -53,9 +54,8 @@ class Windows:
         starts = np.repeat(dataset.offsets[chosen] - before * stride, counts) + np.arange(counts.sum()) * stride
         self.starts = torch.from_numpy(starts).to(self._device)
         self.ends = torch.from_numpy(np.repeat(dataset.offsets[chosen + 1], counts)).to(self._device)
-        self._bounds = as_tensor(dataset.offsets[1:], self._device)
+        self._episode = torch.from_numpy(np.repeat(chosen.astype(np.int32), counts)).to(self._device)
         self._steps = torch.arange(length, device=self._device)
-        self._arrays: tuple[torch.Tensor, ...] | None = None
 
     def __len__(self) -> int:
         """W, the number of windows."""
@@ -63,7 +63,7 @@ class Windows:
 
     def episode_of(self, index: torch.Tensor) -> torch.Tensor:
         """Episode of each window, (B,) int64."""
-        return torch.searchsorted(self._bounds, self.starts[index], right=True)
+        return self._episode.index_select(0, index).long()
 
     def gather_rows(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the windows' transitions.
@@ -74,18 +74,38 @@ class Windows:
         Returns:
             rows (B, T) int64, held at the episode's last row beyond its end; valid (B, T) bool.
         """
-        rows = self.starts[index, None] + self._steps
-        last = self.ends[index, None] - 1
+        rows = self.starts.index_select(0, index)[:, None] + self._steps
+        last = self.ends.index_select(0, index)[:, None] - 1
         return torch.minimum(rows, last), rows <= last
 
     def batch(self, index: torch.Tensor) -> WindowBatch:
         """Observations, actions and rewards of the windows `index` (B,)."""
-        if self._arrays is None:
-            dataset = self._dataset
-            arrays = (dataset.observations, dataset.actions, dataset.rewards)
-            self._arrays = tuple(as_tensor(array, self._device) for array in arrays)
-        observations, actions, rewards = self._arrays
         rows, valid = self.gather_rows(index)
         # The store has one observation more in each episode before this one.
         observation_rows = rows + self.episode_of(index)[:, None]
-        return WindowBatch(observations[observation_rows], actions[rows], rewards[rows], valid)
+        cut = torch.nonzero(~valid[:, -1])[:, 0]
+        observations, actions, rewards = self._tables
+        return WindowBatch(
+            _stretches(observations, observation_rows, cut),
+            _stretches(actions, rows, cut),
+            _stretches(rewards, rows, cut),
+            valid,
+        )
+
+    @cached_property
+    def _tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # Only when asked for: who gathers tokens by rows does not need the arrays on the device.
+        dataset = self._dataset
+        arrays = (dataset.observations, dataset.actions, dataset.rewards)
+        observations, actions, rewards = (as_tensor(array, self._device) for array in arrays)
+        return observations, actions, rewards
+
+
+def _stretches(table: torch.Tensor, rows: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
+    """`table[rows]` for rows (B, T) that follow one another, except in the windows `cut` (C,)."""
+    if len(table) < rows.shape[1]:
+        return table[rows]
+    whole = sliding(table, rows.shape[1])
+    result = whole.index_select(0, rows[:, 0].clamp(max=len(whole) - 1))
+    result[cut] = table[rows[cut]]
+    return result

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from trajplan.data.spaces import (
+    check_action_space,
+    flatten_observation,
+    observation_layout,
+    space_from_dict,
+    space_to_dict,
+)
+from trajplan.errors import DataError
+
+GOAL = spaces.Dict(
+    {
+        "observation": spaces.Box(-np.inf, np.inf, (4,), np.float64),
+        "desired_goal": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+        "inner": spaces.Dict({"b": spaces.Box(-1, 1, (2, 2)), "a": spaces.Box(-1, 1, ())}),
+    }
+)
+
+
+def test_dict_layout_is_sorted_by_key_at_every_level():
+    layout = observation_layout(GOAL, "data")
+    assert [(part.name, part.columns.start, part.columns.stop) for part in layout] == [
+        ("desired_goal", 0, 2),
+        ("inner/a", 2, 3),
+        ("inner/b", 3, 7),
+        ("observation", 7, 11),
+    ]
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_flatten_keeps_leading_dimensions(lead):
+    rng = np.random.default_rng(0)
+    observation = {
+        "inner": {"b": rng.normal(size=(*lead, 2, 2)), "a": rng.normal(size=lead)},
+        "observation": rng.normal(size=(*lead, 4)),
+        "desired_goal": rng.normal(size=(*lead, 2)),
+    }
+    flat = flatten_observation(observation_layout(GOAL, "data"), observation, "data")
+    assert flat.shape == (*lead, 11)
+    assert flat.dtype == np.float32
+    np.testing.assert_array_equal(flat[..., 7:], observation["observation"].astype(np.float32))
+    np.testing.assert_array_equal(flat[..., 3:7].reshape(*lead, 2, 2), observation["inner"]["b"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        (spaces.Discrete(4), "Discrete"),
+        (spaces.Tuple((spaces.Box(-1, 1, (2,)),)), "Tuple"),
+        (spaces.Dict({"mission": spaces.Text(5)}), "['mission'] is Text"),
+        (spaces.Dict({"a": spaces.Dict({"b": spaces.MultiBinary(3)})}), "['a']['b'] is MultiBinary"),
+        (spaces.Box(0, 255, (64, 64, 3), np.uint8), "images"),
+        (spaces.Dict({}), "empty"),
+    ],
+)
+def test_other_observation_spaces_are_refused_by_name(space, name):
+    with pytest.raises(DataError) as error:
+        observation_layout(space, "dataset 'x-v0'")
+    assert name in str(error.value)
+    assert "x-v0" in str(error.value)
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Dict({"a": GOAL})])
+def test_other_action_spaces_are_refused_by_name(space):
+    with pytest.raises(DataError, match=f"dataset 'x-v0'.*{type(space).__name__}"):
+        check_action_space(space, "dataset 'x-v0'")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        GOAL,
+        spaces.Discrete(5, start=-2),
+        spaces.Box(np.array([-1.0, -np.inf]), np.array([np.inf, 0.1]), dtype=np.float64),
+        spaces.Box(-2, 7, (2, 3), np.int64),
+    ],
+)
+def test_json_round_trip(space):
+    text = json.dumps(space_to_dict(space), allow_nan=False)
+    assert space_from_dict(json.loads(text)) == space
