@@ -1,0 +1,87 @@
+"""`trajplan train`: pretraining on one dataset."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from trajplan.config import add_arguments as add_config_arguments
+from trajplan.config import given
+from trajplan.errors import ConfigError
+from trajplan.training.config import TrainConfig
+
+EPILOG = """\
+On several GPUs, or machines: accelerate launch --num_processes 8 -m trajplan train …; sharded with FSDP: accelerate
+launch --num_processes 8 --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP -m trajplan train ….
+The batch size is that of all processes together."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `trajplan train`."""
+    parser.epilog = EPILOG
+    parser.add_argument("--dataset", metavar="ID", help="Minari id of the dataset (with --resume: the run's own)")
+    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write the model to")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in DIR from its newest checkpoint, with its settings; the result is the same as "
+        "without the interruption",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="settings to start from, which the flags below override: auto (chosen by environment and kind of data), "
+        f"{', '.join(_preset_names())} (default: auto)",
+    )
+    add_config_arguments(parser, TrainConfig, "settings (the defaults shown are those of preset tt_default)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `trajplan train`; 130 if it was interrupted."""
+    from accelerate import PartialState
+
+    from trajplan.data.dataset import OfflineDataset
+    from trajplan.presets import preset_for, preset_named
+    from trajplan.training.loop import train, uses_gpu
+    from trajplan.training.resume import holds_run, saved_config, saved_dataset, saved_planner
+
+    output: Path = args.output
+    flags = given(args, TrainConfig)
+    continued = args.resume and holds_run(output)
+    dataset_id = args.dataset or (saved_dataset(output) if continued else None)
+    if dataset_id is None:
+        reason = f"{output} holds no run to resume" if args.resume else "a new run needs one"
+        raise ConfigError(f"Name a dataset with --dataset ID: {reason}.")
+    process = PartialState(cpu=not uses_gpu())
+    # One process fills the dataset's cache, the others open it.
+    with process.main_process_first():
+        dataset = OfflineDataset.from_minari(dataset_id)
+    if continued and args.preset is None:
+        config, planner = replace(saved_config(output), **flags), saved_planner(output)
+        say = f"Resuming {output}, on {dataset_id}."
+    else:
+        automatic = args.preset in (None, "auto")
+        preset = preset_for(dataset.info) if automatic else preset_named(args.preset, dataset.num_transitions)
+        config, planner = replace(preset.train, **flags), preset.planner
+        say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset_id}."
+    if process.is_main_process:
+        print(say)
+        if args.resume and not continued:
+            print(f"{output} holds no run yet: starting from the beginning.")
+    result = train(dataset, output, config, planner, resume=args.resume)
+    if not process.is_main_process:
+        return 130 if result.interrupted else 0
+    if result.interrupted:
+        print(
+            f"Stopped after {result.updates} updates, saved. Resume with: trajplan train --resume --output {output}",
+            file=sys.stderr,
+        )
+        return 130
+    print(f"Trained for {result.updates} updates: {output}")
+    return 0
+
+
+def _preset_names() -> list[str]:
+    from trajplan.presets import PRESETS
+
+    return list(PRESETS)

@@ -1,0 +1,113 @@
+"""Settings of pretraining."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from trajplan.config import option
+from trajplan.errors import ConfigError
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+# What may differ when a run is resumed: these change neither the weights nor metrics.jsonl.
+FREE_ON_RESUME = frozenset({"save_every", "trackers"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Pretraining of a Trajectory Transformer; the defaults are the paper's (Janner, Li, Levine 2021)."""
+
+    n_layer: int = option(4, "transformer blocks")
+    n_head: int = option(4, "attention heads")
+    n_embd: int = option(128, "width; a multiple of the number of heads")
+    embd_pdrop: float = option(0.1, "dropout on the embeddings")
+    attn_pdrop: float = option(0.1, "dropout on the attention weights")
+    resid_pdrop: float = option(0.1, "dropout on the residual branches")
+    tokenizer: Literal["quantile", "uniform"] = option("quantile", "bins of equal mass or of equal width")
+    bins: int = option(100, "bins of every dimension")
+    window: int = option(10, "transitions in a training sequence")
+    discount: float = option(0.99, "discount of the return-to-go")
+    termination_penalty: float | None = option(
+        -100.0, "reward that replaces the recorded one at a real terminal (none: as recorded)"
+    )
+    observation_weight: float = option(1.0, "weight of the observation tokens in the loss")
+    action_weight: float = option(5.0, "weight of the action tokens in the loss")
+    reward_weight: float = option(1.0, "weight of the reward tokens in the loss")
+    return_weight: float = option(1.0, "weight of the return-to-go tokens in the loss")
+    batch_size: int = option(
+        256, "windows in one update, over all processes and accumulation steps together; never rescaled"
+    )
+    accumulation: int = option(
+        1, "parts, computed one after another, that each process's share of a batch is split into"
+    )
+    epochs: float = option(50.0, "passes over the training windows: updates = epochs x windows / batch size")
+    updates: int | None = option(None, "updates of the weights, in place of epochs (none: from epochs)")
+    learning_rate: float = option(6e-4, "peak learning rate; it does not follow the batch size")
+    warmup_updates: int = option(100, "updates of linear warm-up, at most a tenth of the run")
+    final_learning_rate: float = option(0.1, "share of the peak at which the cosine decay ends")
+    beta1: float = option(0.9, "AdamW's decay of the first moment")
+    beta2: float = option(0.95, "AdamW's decay of the second moment")
+    weight_decay: float = option(0.1, "AdamW's weight decay, on the weight matrices only")
+    grad_clip: float = option(1.0, "largest norm of the gradient")
+    held_out: float = option(0.05, "share of the episodes kept out of training to measure the loss on (0: none)")
+    eval_every: int = option(500, "updates between two measurements of the held-out loss")
+    eval_windows: int = option(2048, "held-out windows measured each time, evenly spaced")
+    log_every: int = option(10, "updates between two lines of metrics.jsonl")
+    save_every: int = option(500, "updates between two checkpoints")
+    precision: Literal["auto", "no", "bf16"] = option("auto", "mixed precision (auto: bf16 on a GPU, else none)")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
+    compile: bool = option(False, "compile the model with torch.compile")
+    seed: int = option(0, "seed of weights, dropout, batch order and held-out episodes")
+    trackers: str = option("", f"where metrics go besides metrics.jsonl, comma-separated: {', '.join(TRACKERS)}")
+
+    def __post_init__(self) -> None:
+        positive = ("n_layer", "n_head", "n_embd", "batch_size", "accumulation", "eval_every", "eval_windows")
+        for name in (*positive, "log_every", "save_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        _require(self.n_embd % self.n_head == 0, "n_embd", self.n_embd, f"be a multiple of n_head, {self.n_head}")
+        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "held_out", "beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "lie in [0, 1)")
+        for name in ("learning_rate", "grad_clip", "epochs"):
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "be a finite number above 0")
+        for name in ("observation_weight", "action_weight", "reward_weight", "return_weight"):
+            _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "be a finite number, 0 or above")
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "be a finite number, 0 or above")
+        _require(self.bins >= 2, "bins", self.bins, "be at least 2")
+        _require(self.window >= 2, "window", self.window, "be at least 2 transitions")
+        _require(0 < self.discount <= 1, "discount", self.discount, "lie in (0, 1]")
+        _require(0 <= self.final_learning_rate <= 1, "final_learning_rate", self.final_learning_rate, "lie in [0, 1]")
+        _require(self.warmup_updates >= 0, "warmup_updates", self.warmup_updates, "be 0 or more")
+        _require(self.updates is None or self.updates >= 1, "updates", self.updates, "be at least 1, or none")
+        _require(self.seed >= 0, "seed", self.seed, "be 0 or more")
+        penalty = self.termination_penalty
+        _require(penalty is None or math.isfinite(penalty), "termination_penalty", penalty, "be finite, or none")
+        for name in self.tracker_names:
+            _require(name in TRACKERS, "trackers", name, f"be among {', '.join(TRACKERS)}")
+
+    @property
+    def tracker_names(self) -> list[str]:
+        """The trackers asked for, as a list."""
+        return [name.strip() for name in self.trackers.split(",") if name.strip()]
+
+    def resolved(self, *, windows: int, on_gpu: bool) -> "TrainConfig":
+        """The same settings with the open ones settled: `updates` from `epochs`, `precision` from the device.
+
+        Args:
+            windows: training windows, one for every transition of the training episodes.
+            on_gpu: whether the run is on a GPU.
+        """
+        updates = self.updates or max(1, math.ceil(self.epochs * windows / self.batch_size))
+        precision = self.precision if self.precision != "auto" else ("bf16" if on_gpu else "no")
+        return replace(self, updates=updates, precision=precision)
+
+
+def differences(now: TrainConfig, before: TrainConfig) -> list[str]:
+    """What a resumed run would change against the run it continues, as phrases `name is X and was Y`."""
+    names = [field.name for field in fields(TrainConfig) if field.name not in FREE_ON_RESUME]
+    changed = [name for name in names if getattr(now, name) != getattr(before, name)]
+    return [f"{name} is {getattr(now, name)} and was {getattr(before, name)}" for name in changed]
+
+
+def _require(holds: bool, name: str, value: object, must: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value}; it must {must}.")

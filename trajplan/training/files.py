@@ -1,0 +1,62 @@
+"""Writing files and folders so that a reader, or a run started after a crash, sees them whole or not at all."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trajplan.errors import CheckpointError
+
+PARTIAL = ".partial-"
+
+
+def fsync(path: Path) -> None:
+    """Force a file, or a folder's list of names, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON to `path`, atomically."""
+    temporary = path.with_name(PARTIAL + path.name)
+    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    fsync(temporary)
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint.
+
+    Raises:
+        CheckpointError: if the file is missing or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} is no checkpoint: it has no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object.")
+    return values
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a written folder its final name, once all that is in it has reached the disk."""
+    for path in (*temporary.iterdir(), temporary):
+        fsync(path)
+    os.rename(temporary, final)
+    fsync(final.parent)
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete what an interrupted writer left in a folder."""
+    for path in folder.glob(PARTIAL + "*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

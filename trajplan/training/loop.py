@@ -1,0 +1,300 @@
+"""Pretraining of a Trajectory Transformer, on accelerate: one process or several, CPU or GPU, DDP or FSDP.
+
+How processes are started and models sharded is the launcher's business (`accelerate launch … -m trajplan train …`);
+the batch size is that of all processes together, and every loss is normalised over the global batch, so their number
+changes nothing but the speed.
+"""
+
+import math
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from torch import Tensor, nn
+
+from trajplan.config import to_dict
+from trajplan.data.dataset import OfflineDataset
+from trajplan.errors import TrajplanError
+from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.tokenizers.fit import fit_tokenizer
+from trajplan.tokenizers.tokenizer import Tokenizer
+from trajplan.training import checkpoint, state
+from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
+from trajplan.training.config import TrainConfig
+from trajplan.training.evaluate_loss import HeldOut
+from trajplan.training.files import read_json, remove_partial
+from trajplan.training.interrupt import Interrupt
+from trajplan.training.metrics import MetricsFile, check_trackers
+from trajplan.training.optimizer import learning_rate, make_optimizer
+from trajplan.training.progress import Progress
+from trajplan.training.resume import (
+    STATES,
+    check_same_dataset,
+    check_same_settings,
+    check_same_state,
+    holds_run,
+    refuse_existing,
+)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        updates: updates done, in all.
+        interrupted: whether a signal stopped it early.
+        metrics: the last line that it wrote to metrics.jsonl.
+    """
+
+    updates: int
+    interrupted: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """What the loop works on, on one process."""
+
+    config: TrainConfig
+    folder: Path
+    accelerator: Accelerator
+    raw: TrajectoryTransformer
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: TrainingBatches
+    held_out: HeldOut | None
+    about: dict[str, Any]
+    done: int = 0
+    seconds: float = 0.0
+
+
+def uses_gpu() -> bool:
+    """Whether training goes to an accelerator (`ACCELERATE_USE_CPU=1` keeps it on the CPU)."""
+    forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return torch.accelerator.is_available() and not forced
+
+
+def train(
+    dataset: OfflineDataset,
+    output: str | Path,
+    config: TrainConfig,
+    planner: BeamSearchConfig,
+    *,
+    resume: bool = False,
+) -> TrainResult:
+    """Train a Trajectory Transformer and keep `output`, a model folder that `trajplan.load` reads, up to date.
+
+    Args:
+        dataset: what to learn.
+        output: the folder; made if it is not there.
+        config: settings, whose open ones (`updates`, `precision`) are settled here.
+        planner: settings that the folder gives to the planner; their discount becomes that of `config`.
+        resume: continue the run in `output` from its newest whole checkpoint (or from the start, if none was saved),
+            exactly: the losses and weights become those of a run that was never stopped.
+
+    Raises:
+        CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data.
+        ConfigError: if the batch cannot be divided, or a tracker is not installed.
+        TrajplanError: if a loss is not finite; the weights of that update are not applied.
+    """
+    folder = Path(output)
+    continued = resume and holds_run(folder)
+    if not continued:
+        refuse_existing(folder)
+    training, held_out = np.arange(dataset.num_episodes), None
+    if config.held_out > 0:
+        training, held_out = dataset.split(config.held_out, config.seed)
+    windows = int(dataset.lengths[training].sum())
+    config = config.resolved(windows=windows, on_gpu=uses_gpu())
+    if continued:
+        check_same_dataset(folder, dataset.info)
+        check_same_settings(folder, config)
+    check_trackers(config.tracker_names)
+    accelerator = Accelerator(
+        cpu=not uses_gpu(),
+        mixed_precision=config.precision,
+        log_with=config.tracker_names or None,
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "trackers")),
+    )
+    step = state.newest_state(folder / STATES) if continued else None
+    tokenizer = Tokenizer.load(folder) if step else _fit_tokenizer(dataset, config)
+    table = TokenTable(dataset, tokenizer, config, accelerator.device)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    make_windows = partial(dataset.windows, config.window, device=accelerator.device)
+    batches = TrainingBatches(table, make_windows(episodes=training), config, rank, processes)
+    measured = None
+    if held_out is not None:
+        size = config.batch_size // (processes * config.accumulation)
+        measured = HeldOut(table, make_windows(episodes=held_out), config.eval_windows, size)
+    about = {"format": 1, "processes": processes, "fingerprint": table.fingerprint(), "updates": config.updates}
+    raw, model, optimizer = _build(dataset, tokenizer, config, accelerator)
+    run = Run(config, folder, accelerator, raw, model, optimizer, batches, measured, about)
+    if step:
+        _restore(run, step)
+    elif accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+        planner = replace(planner, discount=config.discount)
+        checkpoint.save_settings(folder, tokenizer, dataset.info, planner, config)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        state.clean(folder / STATES)
+    return _loop(run)
+
+
+def gradients(model: nn.Module, accelerator: Accelerator, parts: list[TokenBatch], counts: Tensor) -> Tensor:
+    """Add the gradients of the mean loss over the global batch, whatever its division into processes and parts.
+
+    Args:
+        parts: this process's share.
+        counts: (4,) targets of each kind in the global batch.
+
+    Returns:
+        (5,) this process's summands of the mean losses: the weighted loss, then the cross-entropy of each kind.
+    """
+    summands = torch.zeros(5, device=counts.device)
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        # Processes exchange gradients once an update, and average them: hence the factor.
+        with nullcontext() if last else accelerator.no_sync(model):
+            output = model(part.tokens, targets=part.targets, valid=part.valid)
+            share = output.loss * (part.counts.sum() / counts.sum())
+            accelerator.backward(share * accelerator.num_processes)
+        kinds = torch.stack([output.losses[kind] for kind in KINDS])
+        summands[0] += share.detach()
+        summands[1:] += torch.where(part.counts > 0, kinds * part.counts / counts, 0).detach()
+    return summands
+
+
+def _fit_tokenizer(dataset: OfflineDataset, config: TrainConfig) -> Tokenizer:
+    # On all episodes, held-out ones too: the bins are the alphabet that losses are compared in.
+    info = dataset.info
+    actions = [info.num_actions] * dataset.action_dim
+    discrete = [None] * dataset.observation_dim + actions + [None, None]
+    joined = dataset.joined(config.discount, config.termination_penalty)
+    return fit_tokenizer(config.tokenizer, joined, config.bins, discrete)
+
+
+def _build(
+    dataset: OfflineDataset, tokenizer: Tokenizer, config: TrainConfig, accelerator: Accelerator
+) -> tuple[TrajectoryTransformer, nn.Module, torch.optim.Optimizer]:
+    names = ("n_layer", "n_head", "n_embd", "embd_pdrop", "attn_pdrop", "resid_pdrop", "bins", "window")
+    weights = ("observation_weight", "action_weight", "reward_weight", "return_weight")
+    torch.manual_seed(config.seed)
+    raw = TrajectoryTransformer(
+        TrajectoryTransformerConfig(
+            observation_dim=dataset.observation_dim,
+            action_dim=dataset.action_dim,
+            bin_counts=tokenizer.sizes.tolist(),
+            **{name: getattr(config, name) for name in names + weights},
+        )
+    ).to(accelerator.device)
+    raw.train()
+    if config.gradient_checkpointing:
+        raw.gradient_checkpointing_enable()
+    if config.compile:
+        raw.compile()
+    model, optimizer = accelerator.prepare(raw, make_optimizer(raw, config, accelerator.device))
+    # Weights begin alike on every process, dropout differs.
+    seeds = np.random.SeedSequence([config.seed, accelerator.process_index]).generate_state(1)
+    torch.manual_seed(int(seeds[0]))
+    return raw, model, optimizer
+
+
+def _restore(run: Run, step: Path) -> None:
+    about = read_json(step / "state.json")
+    check_same_state(step, about, run.about["fingerprint"], run.accelerator.num_processes)
+    state.restore(step, run.model, run.optimizer, run.accelerator)
+    run.done, run.seconds = about["update"], about["seconds"]
+
+
+def _loop(run: Run) -> TrainResult:
+    config, accelerator = run.config, run.accelerator
+    total = config.updates or 0
+    main = accelerator.is_main_process
+    metrics = MetricsFile(run.folder, run.done) if main else None
+    if config.tracker_names:
+        accelerator.init_trackers("trajplan", config=to_dict(config))
+    values: dict[str, Any] = {}
+    wanted = False
+    started = time.perf_counter() - run.seconds
+    with Interrupt() as interrupt, Progress(run.done, total, config, run.raw, main) as progress:
+        while run.done < total and not wanted:
+            stats, wanted = _update(run, interrupt.wanted)
+            run.done += 1
+            run.seconds = time.perf_counter() - started
+            ending = run.done == total or wanted
+            measure = run.held_out is not None and (run.done % config.eval_every == 0 or run.done == total)
+            logged = run.done % config.log_every == 0 or run.done == total
+            progress.step(stats["loss"])
+            if logged or measure:
+                values = {"update": run.done, "epoch": run.batches.order.epoch_of(run.done)} | stats
+                if measure and run.held_out:
+                    losses = run.held_out.losses(run.model, accelerator)
+                    values |= {f"held_out/{name}": value for name, value in losses.items()}
+                values |= {"seconds": round(run.seconds, 3), "tokens_per_second": round(progress.tokens_per_second)}
+                if metrics:
+                    metrics.write(values)
+                accelerator.log({k: v for k, v in values.items() if k != "update"}, step=run.done)
+                progress.show(values)
+            if ending or run.done % config.save_every == 0:
+                if metrics:
+                    metrics.sync()
+                _save(run)
+    if metrics:
+        metrics.close()
+    accelerator.end_training()
+    return TrainResult(run.done, run.done < total, values)
+
+
+def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
+    """One update of the weights; gives its losses and whether any process was asked to stop."""
+    config, accelerator = run.config, run.accelerator
+    rate = learning_rate(run.done, config)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    parts, counts = run.batches.batch(run.done)
+    summands = gradients(run.model, accelerator, parts, counts)
+    norm: Any = accelerator.clip_grad_norm_(run.model.parameters(), config.grad_clip)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    flag = torch.tensor([float(interrupted)], device=summands.device)
+    *losses, stop = accelerator.reduce(torch.cat([summands, flag])).tolist()
+    values = dict(zip(("loss", *(f"loss/{kind}" for kind in KINDS)), losses, strict=True))
+    values |= {"gradient_norm": float(norm), "learning_rate": rate}
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(values[name]):
+            _stop_not_finite(run, name.replace("_", " "), values[name])
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return values, stop > 0
+
+
+def _stop_not_finite(run: Run, name: str, value: float) -> None:
+    last = state.newest_state(run.folder / STATES)
+    episodes = ", ".join(map(str, run.batches.episodes(run.done)))
+    raise TrajplanError(
+        f"The {name} is {value} at update {run.done + 1}, which was not applied; its batch drew on the episodes "
+        f"{episodes}; the last good checkpoint is {last or 'none, as none was saved yet'}."
+    )
+
+
+def _save(run: Run) -> None:
+    """Write a training state, then the model folder; every process takes part, the main one writes."""
+    weights = state.full_weights(run.model)
+    moments = state.full_moments(run.model, run.optimizer)
+    random = state.random_states(run.accelerator)
+    if run.accelerator.is_main_process:
+        about = run.about | {"update": run.done, "seconds": run.seconds}
+        state.save_state(run.folder / STATES, weights, moments, random, about)
+        checkpoint.save_model(run.folder, run.raw, weights)
+    run.accelerator.wait_for_everyone()

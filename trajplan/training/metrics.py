@@ -1,0 +1,72 @@
+"""metrics.jsonl, one JSON object a line, and the trackers that mirror it."""
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from trajplan.errors import ConfigError
+from trajplan.training.files import PARTIAL, fsync
+
+NAME = "metrics.jsonl"
+# The packages of which one must be there, by tracker.
+PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
+
+
+class MetricsFile:
+    """The run's numbers by update; every line is flushed, and a resumed run continues where its checkpoint stands.
+
+    Args:
+        folder: the model folder.
+        update: the updates done; lines of later ones, and a half-written line, are dropped.
+    """
+
+    def __init__(self, folder: Path, update: int = 0) -> None:
+        self.path = folder / NAME
+        kept = [line for line in read_metrics(folder) if line["update"] <= update] if update else []
+        temporary = folder / (PARTIAL + NAME)
+        temporary.write_text("".join(_line(values) for values in kept))
+        os.replace(temporary, self.path)
+        self._file = self.path.open("a")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line."""
+        self._file.write(_line(values))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Force what was written onto the disk, so that no checkpoint is newer than its metrics."""
+        fsync(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl in order; a half-written last line is left out."""
+    path = Path(folder) / NAME
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def check_trackers(names: list[str]) -> None:
+    """Refuse a tracker whose package is not installed.
+
+    Raises:
+        ConfigError: naming the package.
+    """
+    for name in names:
+        if not any(find_spec(package) for package in PACKAGES[name]):
+            package = PACKAGES[name][0]
+            raise ConfigError(f"Tracker {name!r} needs the package {package}: pip install {package}.")
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values) + "\n"

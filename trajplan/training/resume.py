@@ -1,0 +1,100 @@
+"""What a run's folder says about continuing it."""
+
+from pathlib import Path
+from typing import Any
+
+from trajplan.config import from_dict
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import CheckpointError
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.training.config import TrainConfig, differences
+from trajplan.training.files import read_json
+
+STATES = "training_state"
+MARKS = ("training.json", "model.safetensors", "metrics.jsonl")
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has begun to write into the folder."""
+    return any((folder / name).exists() for name in MARKS)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Keep a new run from overwriting an old one.
+
+    Raises:
+        CheckpointError: if the folder holds a run.
+    """
+    if holds_run(folder):
+        raise CheckpointError(f"{folder} already holds a run: continue it with --resume, or choose another --output.")
+
+
+def saved_config(folder: Path) -> TrainConfig:
+    """The resolved settings of the run in a folder.
+
+    Raises:
+        CheckpointError: if there is none, or it was made by an incompatible version.
+    """
+    return from_dict(TrainConfig, read_json(folder / "training.json"))
+
+
+def saved_dataset(folder: Path) -> str:
+    """The id of the dataset of the run in a folder.
+
+    Raises:
+        CheckpointError: if it is not recorded.
+    """
+    values = read_json(folder / "dataset.json")
+    if not isinstance(values.get("id"), str):
+        raise CheckpointError(f"{folder / 'dataset.json'} names no dataset.")
+    return values["id"]
+
+
+def saved_planner(folder: Path) -> BeamSearchConfig:
+    """The planner's settings of the run in a folder.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    return from_dict(BeamSearchConfig, read_json(folder / "planner.json"))
+
+
+def check_same_settings(folder: Path, config: TrainConfig) -> None:
+    """Refuse to continue a run with other settings.
+
+    Raises:
+        CheckpointError: naming each difference.
+    """
+    changed = differences(config, saved_config(folder))
+    if changed:
+        raise CheckpointError(f"{folder} cannot be resumed with other settings: {'; '.join(changed)}.")
+
+
+def check_same_dataset(folder: Path, info: DatasetInfo) -> None:
+    """Refuse to continue a run on another dataset.
+
+    Raises:
+        CheckpointError: naming the difference.
+    """
+    before = read_json(folder / "dataset.json")
+    now = info.to_dict()
+    for name in ("id", "num_transitions", "num_episodes", "observation_space", "action_space"):
+        if now[name] != before.get(name):
+            raise CheckpointError(
+                f"{folder} cannot be resumed on another dataset: its {name} is {now[name]} and was {before.get(name)}."
+            )
+
+
+def check_same_state(step: Path, about: dict[str, Any], fingerprint: str, processes: int) -> None:
+    """Refuse to continue from a checkpoint of other data or another number of processes.
+
+    Raises:
+        CheckpointError: naming the difference.
+    """
+    if about.get("fingerprint") != fingerprint:
+        raise CheckpointError(f"{step} cannot be resumed: the content of the dataset has changed since it was written.")
+    if about.get("processes") != processes:
+        raise CheckpointError(
+            f"{step} was written by {about.get('processes')} processes and this run has {processes}: an exact "
+            "continuation needs the same number."
+        )

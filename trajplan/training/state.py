@@ -1,0 +1,128 @@
+"""What an exact resume needs: weights, optimiser moments, random states and the update, never a pickle."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from trajplan.errors import CheckpointError
+from trajplan.training.files import PARTIAL, publish, read_json, remove_partial, write_json
+
+KEPT = 2
+FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
+
+
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The whole model's state on the CPU, also of a wrapped or sharded model; a collective call."""
+    weights: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return weights
+
+
+def full_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as `PARAMETER/NAME` tensors on the CPU, also of a sharded model; a collective call."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: Any = get_optimizer_state_dict(model, optimizer, options=options)["state"]
+    return {f"{parameter}/{name}": value for parameter, part in state.items() for name, value in part.items()}
+
+
+def random_states(accelerator: Accelerator) -> dict[str, Tensor]:
+    """The states of every process's random generators, `RANK/cpu` and on a GPU `RANK/device`; a collective call."""
+    mine = {"cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        mine["device"] = torch.cuda.get_rng_state(accelerator.device)
+    every: dict[str, Tensor] = {}
+    for name, state in mine.items():
+        gathered = accelerator.gather(state[None].to(accelerator.device)).cpu()
+        every |= {f"{rank}/{name}": row.clone() for rank, row in enumerate(gathered)}
+    return every
+
+
+def save_state(
+    folder: Path,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    random: dict[str, Tensor],
+    about: dict[str, Any],
+) -> Path:
+    """Write `folder/step-XXXXXXXX` and delete all but the newest `KEPT`; for the main process.
+
+    Args:
+        folder: the run's `training_state`.
+        weights, moments, random: see the functions above.
+        about: JSON-able, with `update`, the number of updates done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{about['update']:08d}"
+    temporary = folder / (PARTIAL + final.name)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name, tensors in zip(FILES, (weights, moments, random), strict=True):
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / name)
+    sizes = {name: (temporary / name).stat().st_size for name in FILES}
+    write_json(temporary / "state.json", about | {"sizes": sizes})
+    if final.exists():
+        shutil.rmtree(final)
+    publish(temporary, final)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The newest whole checkpoint below a run's `training_state`, or None."""
+    return next((step for step in sorted(folder.glob("step-*"), reverse=True) if _is_whole(step)), None)
+
+
+def clean(folder: Path) -> None:
+    """Delete half-written checkpoints; for the main process."""
+    remove_partial(folder)
+    for step in folder.glob("step-*"):
+        if not _is_whole(step):
+            shutil.rmtree(step)
+
+
+def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
+    """Put weights, optimiser and this process's random states back as they were; a collective call.
+
+    Raises:
+        CheckpointError: if the files do not fit the model or the processes.
+    """
+    try:
+        weights, moments, random = (load_file(step / name) for name in FILES)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{step} cannot be read: {error}.") from None
+    options = StateDictOptions(full_state_dict=True)
+    try:
+        set_model_state_dict(model, dict(weights), options=options)
+        current: Any = get_optimizer_state_dict(model, optimizer, options=options)
+        state: dict[str, dict[str, Tensor]] = {}
+        for key, value in moments.items():
+            parameter, _, name = key.rpartition("/")
+            state.setdefault(parameter, {})[name] = value
+        set_optimizer_state_dict(model, optimizer, current | {"state": state}, options=options)
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{step} does not fit the model: {str(error).splitlines()[0]}") from None
+    rank = accelerator.process_index
+    torch.set_rng_state(random[f"{rank}/cpu"])
+    if accelerator.device.type == "cuda" and f"{rank}/device" in random:
+        torch.cuda.set_rng_state(random[f"{rank}/device"], accelerator.device)
+
+
+def _is_whole(step: Path) -> bool:
+    try:
+        sizes = read_json(step / "state.json")["sizes"]
+        return all((step / name).stat().st_size == sizes[name] for name in FILES)
+    except (CheckpointError, KeyError, TypeError, OSError):
+        return False
