@@ -68,7 +68,7 @@ def heavy_atoms(counts: np.ndarray, bins: int) -> np.ndarray:
 
 
 def wide_gaps(atoms: np.ndarray, counts: np.ndarray, heavy: np.ndarray, bins: int) -> np.ndarray:
-    """Atoms before which the column is cut: the gap is wider than all but the outermost bins taken together.
+    """Atoms before which the column is cut: the gap is wider than the middle, all but two bins' mass at each end.
 
     At most a tenth of the bins is spent so, on the widest gaps.
     """
@@ -77,12 +77,14 @@ def wide_gaps(atoms: np.ndarray, counts: np.ndarray, heavy: np.ndarray, bins: in
     tail = 2 * mass[-1] / (bins - int(heavy.sum()))
     if 2 * tail >= mass[-1]:
         return light[:0]
-    values = atoms[light].astype(np.float64)
-    low, high = values[np.searchsorted(mass, [tail, mass[-1] - tail])]
+    low, high = np.searchsorted(mass, [tail, mass[-1] - tail])
+    # A gap wider than the middle can only lie outside of it.
+    outer = np.concatenate([light[: low + 1], light[high:]])
+    values = atoms[outer].astype(np.float64)
     gaps = np.diff(values)
-    wide = np.flatnonzero(gaps > high - low)
+    wide = np.flatnonzero(gaps > values[low + 1] - values[low])
     wide = wide[np.argsort(-gaps[wide], kind="stable")][: bins // 10]
-    return np.sort(light[wide + 1])
+    return np.sort(outer[wide + 1])
 
 
 def segment_starts(heavy: np.ndarray, cuts: np.ndarray) -> np.ndarray:
