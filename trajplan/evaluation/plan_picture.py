@@ -112,7 +112,7 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
         dimensions: columns of the observation to show; by default those that vary most, at most 12 in all.
 
     Raises:
-        DataError: when the trace holds no plan.
+        DataError: when the trace holds no plan, or a dimension does not exist.
     """
     steps = _plan_steps(trace)
     middle = max(0, min(len(steps) - 4, len(steps) // 2 - 2))
@@ -129,9 +129,9 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
     figure = Figure(figsize=(3.3 * columns, 1.9 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, dim in zip(grid, dimensions, strict=False):
+        axes.set_title(_dimension_name(info, dim), fontsize=8, pad=3)
         foreseen = {step: trace.plans[step].observations[:, :, dim] for step in shown}
         _draw_prediction(axes, foreseen, trace, observations[:, dim], first, last)
-        axes.set_title(_dimension_name(info, dim), fontsize=8, pad=3)
     foreseen = {step: trace.plans[step].rewards for step in shown}
     _draw_prediction(grid[panels - 1], foreseen, trace, rewards, first, last)
     grid[panels - 1].set_title("reward", fontsize=8, pad=3)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.rollout import Episode, Rollouts
 from trajplan.evaluation.statistics import INTERVAL_METHOD, describe, normalized
+from trajplan.training.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.
@@ -52,11 +52,13 @@ class EvaluationFile:
         """
         if not self.path.exists():
             return []
+        found = read_json(self.path)
         try:
-            found = json.loads(self.path.read_text())
             episodes = [_episode_from_dict(entry) for entry in found["episodes"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.path} is damaged ({error}); remove it and evaluate anew.") from None
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path} is damaged ({type(error).__name__} {error}); remove it and evaluate anew."
+            ) from None
         ours = json.loads(json.dumps(self.settings))
         differing = [name for name in _IDENTITY if found.get(name) != ours.get(name)]
         if differing:
@@ -86,13 +88,7 @@ class EvaluationFile:
         ordered = sorted(self.episodes, key=lambda episode: episode.episode)
         entries = [episode_to_dict(episode, self.reference) for episode in ordered]
         report = {**self.settings, **state, "episodes": entries}
-        temporary = self.path.with_name(self.path.name + ".partial")
-        with temporary.open("w") as file:
-            json.dump(report, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        write_json(self.path, report)
         return report
 
 

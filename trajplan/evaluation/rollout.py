@@ -159,7 +159,7 @@ def evaluate(
             running = [slot for slot in running if slot not in ended or slot.queue]
             _start(policy, [slot for slot in ended if slot.queue], seed)
             rate = sum(plan_rows) / (time.perf_counter() - started)
-            bar.set_postfix_str(f"{rate:.1f} steps/s, step {max(slot.length for slot in slots)}")
+            bar.set_postfix_str(f"{rate:.1f} steps/s, step {max(slot.length for slot in slots)}", refresh=False)
     finally:
         bar.close()
         for slot in slots:

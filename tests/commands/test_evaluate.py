@@ -1,0 +1,239 @@
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trajplan.cli import main
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.scores import ReferenceScores
+from trajplan.evaluation.rollout import evaluate
+from trajplan.hub import load, load_policy
+from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.tokenizers.fit import fit_tokenizer
+from trajplan.training.checkpoint import save_model_folder
+from trajplan.training.config import TrainConfig
+
+PLANNER = BeamSearchConfig(horizon=2, beam_width=4, n_expand=2, context=2)
+
+
+def random_episodes(env, count):
+    for seed in range(count):
+        observation, _ = env.reset(seed=seed)
+        env.action_space.seed(seed)
+        steps, observations, done = [], [observation], False
+        while not done:
+            action = env.action_space.sample()
+            observation, reward, terminated, truncated, _ = env.step(action)
+            steps.append((action, float(reward), terminated, truncated))
+            observations.append(observation)
+            done = terminated or truncated
+        actions, rewards, terminations, truncations = map(np.array, zip(*steps, strict=True))
+        if isinstance(observation, dict):
+            observations = {key: np.stack([o[key] for o in observations]) for key in observation}
+        else:
+            observations = np.stack(observations)
+        yield {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminations": terminations,
+            "truncations": truncations,
+        }
+
+
+def make_checkpoint(folder, env, reference=None):
+    """A checkpoint of an untrained model: it plans as honestly as a trained one, only worse."""
+    dataset = OfflineDataset.from_episodes(
+        random_episodes(env, 4),
+        id="test/random-v0",
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_spec=env.spec,
+        reference=reference,
+    )
+    info, joined = dataset.info, np.asarray(dataset.joined())
+    discrete = [None] * info.observation_dim + [info.num_actions] * info.action_dim + [None, None]
+    tokenizer = fit_tokenizer("quantile", joined, 8, discrete)
+    torch.manual_seed(0)
+    config = TrajectoryTransformerConfig(
+        observation_dim=info.observation_dim,
+        action_dim=info.action_dim,
+        bins=8,
+        window=4,
+        n_layer=1,
+        n_head=2,
+        n_embd=16,
+        bin_counts=tokenizer.sizes.tolist(),
+    )
+    train = TrainConfig(n_layer=1, n_head=2, n_embd=16, bins=8, window=4)
+    save_model_folder(folder, TrajectoryTransformer(config), tokenizer, info, PLANNER, train)
+    env.close()
+    return folder
+
+
+@pytest.fixture
+def cartpole(tmp_path):
+    reference = ReferenceScores(10.0, 110.0, "test")
+    return make_checkpoint(tmp_path / "cartpole", gymnasium.make("CartPole-v1"), reference)
+
+
+@pytest.fixture
+def maze(tmp_path):
+    from trajplan.data.environment import make_environment
+
+    return make_checkpoint(tmp_path / "maze", make_environment("PointMaze_UMaze-v3", max_episode_steps=20))
+
+
+def report(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def run(*words):
+    return main(["evaluate", *map(str, words), "--device", "cpu"])
+
+
+def test_writes_table_and_file(cartpole, capsys):
+    assert run(cartpole, "--episodes", 5, "--num-envs", 2, "--seed", 7) == 0
+    written, printed = report(cartpole), capsys.readouterr().out
+    assert written["complete"] is True
+    assert [entry["seed"] for entry in written["episodes"]] == [7, 8, 9, 10, 11]
+    assert written["environment"] == {"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": 500}
+    assert written["planner"]["horizon"] == 2
+    assert {"gymnasium", "trajplan", "torch", "mujoco"} <= written["versions"].keys()
+    assert len(written["model_sha256"]) == 64
+    for entry in written["episodes"]:
+        assert entry["return"] == entry["length"]  # CartPole pays one for every step
+        assert entry["normalized_score"] == pytest.approx(entry["return"] - 10)
+    data = written["dataset"]
+    assert data["id"] == "test/random-v0"
+    assert data["mean_normalized_score"] == pytest.approx(data["mean_return"] - 10)
+    assert f"mean {written['summary']['return']['mean']:.2f}" in printed
+    assert "test/random-v0" in printed
+
+
+def test_results_are_those_of_the_python_functions(cartpole):
+    assert run(cartpole, "--episodes", 4, "--num-envs", 3) == 0
+    written = [entry["return"] for entry in report(cartpole)["episodes"]]
+    policy = load_policy(cartpole, device="cpu")
+    found = evaluate(policy, policy.info.make_env, episodes=4, num_envs=1)
+    assert written == [episode.total_reward for episode in found.episodes]
+
+    controller, env, returns = load(cartpole, device="cpu"), gymnasium.make("CartPole-v1"), []
+    for seed in range(4):
+        observation, _ = env.reset(seed=seed)
+        controller.reset(seed=seed)
+        reward, done, total = None, False, 0.0
+        while not done:
+            observation, reward, terminated, truncated, _ = env.step(controller.act(observation, reward))
+            done, total = terminated or truncated, total + reward
+        returns.append(total)
+    assert written == returns
+    assert controller.plan.observations.shape[2] == 4
+
+
+def test_planner_settings_can_be_overridden_one_by_one(cartpole):
+    assert run(cartpole, "--episodes", 1, "--beam-width", 2, "--action-cdf", "none") == 0
+    planner = report(cartpole)["planner"]
+    assert (planner["beam_width"], planner["action_cdf"], planner["horizon"]) == (2, None, 2)
+
+
+def test_reference_scores_can_be_overridden(cartpole, capsys):
+    assert run(cartpole, "--episodes", 1, "--reference-min", 0, "--reference-max", 50) == 0
+    entry = report(cartpole)["episodes"][0]
+    assert entry["normalized_score"] == pytest.approx(2 * entry["return"])
+    assert report(cartpole)["reference"]["source"] == "command line"
+    assert run(cartpole, "--reference-min", 0) == 2
+    assert "give both" in capsys.readouterr().err
+
+
+def test_other_environment_is_checked_before_anything_runs(cartpole, capsys):
+    assert run(cartpole, "--env", "Pendulum-v1") == 2
+    assert "Pendulum-v1 does not fit the checkpoint" in capsys.readouterr().err
+    assert run(cartpole, "--env", "Nowhere-v0") == 2
+    assert "Nowhere-v0" in capsys.readouterr().err
+    assert not (cartpole / "evaluation.json").exists()
+
+
+def test_interrupted_run_resumes_to_the_same_result(cartpole, capsys, monkeypatch):
+    arguments = (cartpole, "--episodes", 6, "--num-envs", 2)
+    assert run(*arguments) == 0
+    whole = report(cartpole)
+    act = TrajectoryControllerSpy(monkeypatch, stop_at=15)
+    assert run(*arguments) == 130
+    assert act.calls == 15
+    broken = report(cartpole)
+    assert broken["complete"] is False
+    assert 0 < len(broken["episodes"]) < 6
+    error = capsys.readouterr().err
+    assert f"{len(broken['episodes'])} of 6 episodes are finished" in error
+    assert "--resume" in error
+    monkeypatch.undo()
+    assert run(*arguments, "--resume") == 0
+    resumed = report(cartpole)
+    for name in whole.keys() - {"timing"}:
+        assert resumed[name] == whole[name], name
+    assert run(*arguments, "--resume") == 0  # nothing is left to do
+    assert report(cartpole)["episodes"] == whole["episodes"]
+    assert run(*arguments, "--resume", "--seed", 1) == 2
+    assert "another seed" in capsys.readouterr().err
+
+
+class TrajectoryControllerSpy:
+    """Raises what Ctrl-C raises at the given call of `act`."""
+
+    def __init__(self, monkeypatch, stop_at):
+        from trajplan.planners.controller import TrajectoryController
+
+        self.calls, original = 0, TrajectoryController.act
+
+        def act(controller, observations, rewards, rows):
+            if self.calls == stop_at:
+                raise KeyboardInterrupt
+            self.calls += 1
+            return original(controller, observations, rewards, rows)
+
+        monkeypatch.setattr(TrajectoryController, "act", act)
+
+
+def test_maze_gets_a_video_and_a_picture_without_graphics_libraries(maze, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    output = tmp_path / "results"
+    assert run(maze, "--episodes", 2, "--video", 1, "--picture", "--output", output) == 0
+    names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
+    assert names == ["evaluation.json", "plan.png", "videos/episode-000.mp4"]
+    assert np.asarray(Image.open(output / "plan.png")).std() > 20
+    assert report(output)["reference"] is None
+    assert report(output)["summary"]["normalized_score"] is None
+    assert not (maze / "evaluation.json").exists()
+
+
+def test_picture_outside_mazes(cartpole):
+    assert run(cartpole, "--episodes", 1, "--picture") == 0
+    assert np.asarray(Image.open(cartpole / "plan.png")).std() > 20
+
+
+def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    hopper = make_checkpoint(tmp_path / "hopper", gymnasium.make("Hopper-v5"))
+    assert run(hopper, "--video") == 2
+    error = capsys.readouterr().err
+    assert "--video cannot draw here (MUJOCO_GL=disabled" in error
+    assert "set MUJOCO_GL=egl" in error
+    assert not (hopper / "evaluation.json").exists()
+
+
+def test_hub_name_needs_an_output_folder(capsys, tmp_path):
+    assert run(tmp_path / "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_help_reads_without_torch(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    text = capsys.readouterr().out
+    for option in ("--episodes", "--num-envs", "--video", "--resume", "--beam-width", "--reference-max"):
+        assert option in text
