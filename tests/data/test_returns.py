@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from trajplan.errors import ConfigError
 
 def brute_force(rewards, offsets, discount):
     result = []
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for begin, end in pairwise(offsets):
         for t in range(begin, end):
             result.append(sum(discount ** (i - t - 1) * float(rewards[i]) for i in range(t + 1, end)))
     return np.array(result)

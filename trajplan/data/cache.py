@@ -46,8 +46,8 @@ def content_key(source: Path, cache: Path) -> str:
         DataError: when a file cannot be read or changes while it is read.
     """
     memo = cache / "sources" / (hashlib.blake2b(os.fsencode(source.resolve()), digest_size=20).hexdigest() + ".json")
-    stamp = _stamp(source)
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+    stamp = source_stamp(source)
+    with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(memo.read_text())
         if known["format"] == FORMAT and known["stamp"] == stamp:
             return str(known["key"])
@@ -61,29 +61,29 @@ def content_key(source: Path, cache: Path) -> str:
         digest.update(hashlib.blake2b(name.encode()).digest() + content)
     key = digest.hexdigest()
     check_unchanged(source, stamp)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(memo, json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
+    with _writing(cache):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memo, json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
     return key
 
 
 def check_unchanged(source: Path, stamp: list[list[Any]]) -> None:
     """Raise DataError when the files are not those that `stamp` was taken of."""
-    if _stamp(source) != stamp:
+    if source_stamp(source) != stamp:
         raise DataError(f"The files in {source} changed while they were read; try again when nothing writes to them.")
 
 
 def source_stamp(source: Path) -> list[list[Any]]:
-    """What tells that no file under a folder was replaced or written to: see `content_key`."""
-    return _stamp(source)
-
-
-def _stamp(source: Path) -> list[list[Any]]:
+    """Name, size, modification time, change time and inode of every file under a folder: see `content_key`."""
     stamp = []
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            times = [status.st_mtime_ns, status.st_ctime_ns]
-            stamp.append([path.relative_to(source).as_posix(), status.st_size, *times, status.st_ino])
+    try:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                status = path.stat()
+                times = [status.st_mtime_ns, status.st_ctime_ns]
+                stamp.append([path.relative_to(source).as_posix(), status.st_size, *times, status.st_ino])
+    except OSError as error:
+        raise DataError(f"The files in {source} cannot be read: {error.strerror}.") from None
     return stamp
 
 
@@ -127,12 +127,18 @@ def build_entry(cache: Path, key: str, episodes: Iterable[Episode]) -> None:
         DataError: when there is no episode, or the disk is full or not writable.
     """
     parent = cache / "datasets"
-    try:
+    with _writing(cache):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(parent)
         with _scratch(parent, key) as folder:
             _write(folder, episodes)
             _put_in_place(folder, parent / key)
+
+
+@contextmanager
+def _writing(cache: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"The dataset cache in {cache} cannot be written ({error.strerror}); free some space or name another "

@@ -7,10 +7,12 @@ import shutil
 import socket
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import gymnasium
 import h5py
 import minari
 from minari import MinariDataset
@@ -23,6 +25,18 @@ from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.validate import FIELDS, Episode, check_episode
 from trajplan.errors import DataError
+
+# What reading a file that is cut short or overwritten raises, in h5py, pyarrow, json, Minari and Gymnasium.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    gymnasium.error.Error,
+)
 
 
 def open_minari(id: str, cache_dir: str | Path | None) -> OfflineDataset:
@@ -40,7 +54,7 @@ def open_minari(id: str, cache_dir: str | Path | None) -> OfflineDataset:
         if entry is None:
             raise DataError(f"The cache entry of dataset {id!r} in {cache} vanished while it was opened; try again.")
     arrays, summary = entry
-    return OfflineDataset(id=id, info=describe(source, **summary), **arrays)
+    return OfflineDataset(id=info.id, info=replace(info, **summary), **arrays)
 
 
 def find_minari(id: str) -> MinariDataset:
@@ -56,16 +70,20 @@ def find_minari(id: str) -> MinariDataset:
     if not (path / "data").exists():
         _download(id, path)
     try:
-        return minari.load_dataset(id)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        source = minari.load_dataset(id)
+        int(source.storage.metadata["total_episodes"])
+        return source
+    except ImportError as error:
+        raise DataError(f"dataset {id!r} is in a format that needs another package: {_line(error)}") from None
+    except _DAMAGE as error:
         raise DataError(
             f"dataset {id!r}: its metadata in {path} cannot be read ({_line(error)}); remove the folder and fetch or "
             "make the dataset again."
         ) from None
 
 
-def describe(source: MinariDataset, **summary: Any) -> DatasetInfo:
-    """Spaces, environment, reference scores and versions of a Minari dataset; `summary` gives its sizes.
+def describe(source: MinariDataset) -> DatasetInfo:
+    """Spaces, environment, reference scores and versions of a Minari dataset, its sizes still left out.
 
     Raises:
         DataError: for a space that is not supported.
@@ -79,7 +97,6 @@ def describe(source: MinariDataset, **summary: Any) -> DatasetInfo:
         env_spec=spec,
         reference=_reference(source.id, metadata, spec and spec.id),
         versions={**package_versions(), "dataset": source.minari_version},
-        **summary,
     )
 
 
@@ -93,23 +110,29 @@ def read_episodes(source: MinariDataset) -> Iterator[Mapping[str, Any]]:
     total = int(source.storage.metadata["total_episodes"])
     if total == 0:
         raise DataError(f"dataset {source.id!r} has no episodes.")
+    read = _read_hdf5 if source.storage.FORMAT == "hdf5" else _read_by_minari
     episode = 0
     try:
-        if source.storage.FORMAT == "hdf5":
-            # Minari's own reader decodes every episode's infos too, which can be most of the file.
-            with h5py.File(path / "main_data.hdf5", "r") as file:
-                for episode in range(total):
-                    group = file[f"episode_{episode}"]
-                    yield {name: _read(group[name]) for name in FIELDS}
-        else:
-            for raw in source.storage.get_episodes(range(total)):
-                yield raw
-                episode += 1
-    except (OSError, KeyError, RuntimeError, AttributeError) as error:
+        for raw in read(source, total):
+            yield raw
+            episode += 1
+    except _DAMAGE as error:
         raise DataError(
             f"dataset {source.id!r}, episode {episode}: the file in {path} is damaged or half-written "
             f"({_line(error)}); remove it and fetch or make the dataset again."
         ) from None
+
+
+def _read_hdf5(source: MinariDataset, total: int) -> Iterator[Mapping[str, Any]]:
+    # Minari's own reader decodes every episode's infos too, which can be most of the file.
+    with h5py.File(Path(source.storage.data_path) / "main_data.hdf5", "r") as file:
+        for episode in range(total):
+            group = file[f"episode_{episode}"]
+            yield {name: _read(group[name]) for name in FIELDS}
+
+
+def _read_by_minari(source: MinariDataset, total: int) -> Iterator[Mapping[str, Any]]:
+    yield from source.storage.get_episodes(range(total))
 
 
 def _checked(source: MinariDataset, info: DatasetInfo, stamp: list[list[Any]]) -> Iterator[Episode]:
