@@ -1,0 +1,117 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from trajplan.card import GENERATED, card_text, finished_evaluation, write_card
+from trajplan.errors import CheckpointError
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    """An evaluation.json of three episodes, as `trajplan evaluate` writes it."""
+    returns = {"mean": -150.25, "std": 10.0, "median": -150.0, "min": -160.0, "max": -140.0}
+    described = {**returns, "interval_95": [-175.09, -125.41]}
+    score = {"mean": 89.98, "std": 0.67, "median": 90.0, "min": 89.3, "max": 90.7, "interval_95": [88.33, 91.64]}
+    return {
+        "complete": True,
+        "seed": 7,
+        "environment": {"id": "Pendulum-v1", "kwargs": {}, "max_episode_steps": 200},
+        "dataset": {"id": "toy/pendulum-v0", "num_episodes": 5, "mean_return": -1200.5, "mean_normalized_score": 20.0},
+        "model_sha256": None,
+        "reference": {"min": -1500.0, "max": 0.0, "source": "made up"},
+        "episodes": [{}, {}, {}],
+        "summary": {"return": described, "normalized_score": score, "length": {**described, "mean": 200.0}},
+        "timing": {"plan_seconds_p50": 0.25, "plan_seconds_p95": 0.3, "environments_per_call": 3.0},
+    } | changes
+
+
+def test_metadata_is_the_hubs_own(checkpoint: Path) -> None:
+    (checkpoint / "evaluation.json").write_text(json.dumps(evaluation()))
+    data = ModelCard(card_text(checkpoint, "user/maze", "apache-2.0")).data
+    assert (data.library_name, data.license, data.pipeline_tag) == ("trajplan", "apache-2.0", "reinforcement-learning")
+    assert data.datasets == ["toy/pendulum-v0"]
+    assert {"trajectory-transformer", "planning", "Pendulum-v1"} <= set(data.tags)
+    assert data.model_name == "maze"
+    found = {result.metric_type: result for result in data.eval_results}
+    assert found["mean_reward"].metric_value == -150.25
+    assert found["normalized_score"].metric_value == 89.98
+    assert found["mean_reward"].dataset_name == "Pendulum-v1"
+    assert found["mean_reward"].metric_args == {"episodes": 3, "seed": 7}
+
+
+def test_the_text_carries_dataset_settings_and_results(checkpoint: Path) -> None:
+    (checkpoint / "evaluation.json").write_text(json.dumps(evaluation()))
+    (checkpoint / "plan.png").write_bytes(b"")
+    text = card_text(checkpoint, "user/maze")
+    for expected in (
+        "# maze",
+        "| return | -150.25 | -175.09 to -125.41 | 10.00 | -1200.50 |",
+        "| normalised score | 89.98 | 88.33 to 91.64 | 0.67 | 20.00 |",
+        "3 episodes in `Pendulum-v1`, seeds 7 to 9; a score of 0 is the return -1500, 100 is 0.",
+        "250 ms at the median",
+        "![Plans of the beam search](plan.png)",
+        "| num_transitions | 500 |",
+        "| discount | 0.99 |",
+        "| termination_penalty | -100.0 |",
+        "| beam_width | 3 |",
+        "| learning_rate | 0.0006 |",
+        'trajplan.load("user/maze")',
+    ):
+        assert expected in text, expected
+    assert str(checkpoint) not in text
+
+
+def test_raw_returns_alone_where_there_are_no_reference_scores(checkpoint: Path) -> None:
+    raw = evaluation(reference=None, environment=None, timing=None)
+    raw["summary"]["normalized_score"] = None
+    raw["summary"]["return"] |= {"std": None, "interval_95": None}
+    (checkpoint / "evaluation.json").write_text(json.dumps(raw))
+    text = card_text(checkpoint, "user/maze")
+    assert "| return | -150.25 |  |  | -1200.50 |" in text
+    assert "normalised" not in text
+    assert [result.metric_type for result in ModelCard(text).data.eval_results] == ["mean_reward"]
+
+
+def test_without_a_finished_evaluation_no_result_is_claimed(checkpoint: Path) -> None:
+    for content in (None, evaluation(complete=False, summary=None)):
+        if content:
+            (checkpoint / "evaluation.json").write_text(json.dumps(content))
+        assert finished_evaluation(checkpoint) is None
+        text = card_text(checkpoint, "user/maze")
+        assert "Not evaluated yet." in text
+        assert ModelCard(text).data.eval_results is None
+
+
+def test_the_code_of_the_card_runs(checkpoint: Path) -> None:
+    text = write_card(checkpoint).read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code
+    assert len([line for line in code[1].splitlines() if line and not line.startswith("import")]) == 5
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(code[1], names)
+    assert names["env"].action_space.contains(names["action"])
+
+
+def test_a_card_that_a_person_has_taken_over_is_kept(checkpoint: Path) -> None:
+    path = write_card(checkpoint)
+    assert GENERATED in path.read_text()
+    path.write_text(path.read_text() + "outdated")
+    assert "outdated" not in write_card(checkpoint).read_text()
+    mine = path.read_text().replace(GENERATED, "") + "My own words.\n"
+    path.write_text(mine)
+    assert write_card(checkpoint, "user/maze").read_text() == mine
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "planner.json", "training.json"])
+def test_missing_and_damaged_files_are_named(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).write_text("{")
+    with pytest.raises(CheckpointError, match=name):
+        card_text(checkpoint)
+    (checkpoint / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        card_text(checkpoint)

@@ -1,0 +1,182 @@
+"""The model card of a checkpoint folder: README.md with the hub's metadata, from the folder's own files."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trajplan.training.files import read_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+GENERATED = "<!-- trajplan writes this card anew at every push; remove this line to keep your own text. -->"
+TAGS = ("trajectory-transformer", "offline-reinforcement-learning", "reinforcement-learning", "planning")
+PICTURE = "plan.png"
+
+
+def write_card(folder: Path, repo_id: str | None = None, license: str | None = None) -> Path:
+    """Write README.md into a checkpoint folder, unless a person has taken it over (see `GENERATED`).
+
+    Args:
+        folder: holds config.json, dataset.json, training.json, planner.json and, once evaluated, evaluation.json.
+        repo_id: the name on the hub, where there is one.
+        license: the weights' licence as the hub spells it ("mit", "apache-2.0", ...), or None to name none.
+
+    Raises:
+        CheckpointError: if one of the files is missing or damaged.
+    """
+    path = folder / "README.md"
+    if not path.exists() or GENERATED in path.read_text():
+        path.write_text(card_text(folder, repo_id, license))
+    return path
+
+
+def card_text(folder: Path, repo_id: str | None = None, license: str | None = None) -> str:
+    """The whole text of README.md, metadata first; arguments and errors as in `write_card`."""
+    from huggingface_hub import ModelCardData
+
+    dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(folder)
+    environment = (dataset.get("env_spec") or {}).get("id")
+    name = repo_id.split("/")[1] if repo_id else folder.resolve().name
+    metadata = ModelCardData(
+        library_name="trajplan",
+        license=license,
+        pipeline_tag="reinforcement-learning",
+        tags=[*TAGS, *([environment] if environment else [])],
+        datasets=[dataset["id"]],
+        model_name=name,
+        eval_results=_eval_results(evaluation) if evaluation else None,
+    )
+    parts = [
+        f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
+        f"# {name}",
+        _introduction(dataset["id"], environment),
+        _loading(repo_id or str(folder), environment),
+        _results(evaluation) if evaluation else "## Evaluation\n\nNot evaluated yet.",
+        *([f"![Plans of the beam search]({PICTURE})"] if (folder / PICTURE).exists() else []),
+        f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
+        *(f"## {title}\n\n{_table(read_json(folder / file).items())}" for title, file in _SETTINGS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_SETTINGS = (
+    ("Planner settings", "planner.json"),
+    ("Training settings", "training.json"),
+)
+
+
+def finished_evaluation(folder: Path) -> dict[str, Any] | None:
+    """What evaluation.json holds, or None if there is none or it was interrupted."""
+    if not (folder / "evaluation.json").exists():
+        return None
+    evaluation = read_json(folder / "evaluation.json")
+    return evaluation if evaluation.get("complete") else None
+
+
+def _environment_name(evaluation: Mapping[str, Any]) -> str:
+    return (evaluation["environment"] or {}).get("id") or evaluation["dataset"]["id"]
+
+
+def _eval_results(evaluation: Mapping[str, Any]) -> list["EvalResult"]:
+    from huggingface_hub import EvalResult
+
+    environment, summary = _environment_name(evaluation), evaluation["summary"]
+    metrics = [("mean_reward", "mean return", summary["return"])]
+    if summary["normalized_score"]:
+        metrics.append(("normalized_score", "mean normalised score", summary["normalized_score"]))
+    return [
+        EvalResult(
+            task_type="reinforcement-learning",
+            task_name="reinforcement learning",
+            dataset_type=environment,
+            dataset_name=environment,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(numbers["mean"], 4),
+            metric_args={"episodes": len(evaluation["episodes"]), "seed": evaluation["seed"]},
+        )
+        for kind, name, numbers in metrics
+    ]
+
+
+def _introduction(dataset: str, environment: str | None) -> str:
+    acts = f" in `{environment}`" if environment else ""
+    return (
+        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. "
+        f"It acts{acts} by a beam search for the greatest predicted return. Made with trajplan {_version()}."
+    )
+
+
+def _version() -> str:
+    from trajplan import __version__
+
+    return __version__
+
+
+def _loading(name: str, environment: str | None) -> str:
+    make = "controller.info.make_env()" if environment else "...  # yours, with the dataset's spaces"
+    return f"""## How to load it
+
+```python
+import trajplan
+
+controller = trajplan.load("{name}")
+env = {make}
+observation, _ = env.reset(seed=0)
+controller.reset(seed=0)
+action = controller.act(observation)  # from the second step on: act(observation, reward)
+```
+
+`trajplan evaluate {name} --episodes 10 --output results` runs it. Only safetensors and JSON are loaded."""
+
+
+def _results(evaluation: Mapping[str, Any]) -> str:
+    summary, dataset = evaluation["summary"], evaluation["dataset"]
+    lines = ["| | mean | 95 % interval | std | the data's mean |", "| --- | --- | --- | --- | --- |"]
+    lines.append(f"| return | {_spread(summary['return'])} | {dataset['mean_return']:.2f} |")
+    if summary["normalized_score"]:
+        lines.append(f"| normalised score | {_spread(summary['normalized_score'])} | {_score(dataset)} |")
+    lines.append(f"| length | {_spread(summary['length'])} | |")
+    reference = evaluation["reference"]
+    scale = f"; a score of 0 is the return {reference['min']:g}, 100 is {reference['max']:g}" if reference else ""
+    count, seed = len(evaluation["episodes"]), evaluation["seed"]
+    about = f"{count} episodes in `{_environment_name(evaluation)}`, seeds {seed} to {seed + count - 1}{scale}."
+    timing = evaluation["timing"]
+    speed = (
+        f" A plan took {1000 * timing['plan_seconds_p50']:.0f} ms at the median and "
+        f"{1000 * timing['plan_seconds_p95']:.0f} ms at the 95th percentile, for "
+        f"{timing['environments_per_call']:.1f} environments at once."
+        if timing
+        else ""
+    )
+    return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines)
+
+
+def _spread(numbers: Mapping[str, Any]) -> str:
+    interval, std = numbers["interval_95"], numbers["std"]
+    between = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
+    return f"{numbers['mean']:.2f} | {between} | " + ("" if std is None else f"{std:.2f}")
+
+
+def _score(dataset: Mapping[str, Any]) -> str:
+    score = dataset["mean_normalized_score"]
+    return "" if score is None else f"{score:.2f}"
+
+
+def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    names = ("id", "num_episodes", "num_transitions", "mean_return", "discount", "termination_penalty", "versions")
+    return [(name, dataset[name]) for name in names if name in dataset]
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    lines = ["| setting | value |", "| --- | --- |"]
+    return "\n".join(lines + [f"| {name} | {_cell(value)} |" for name, value in rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = json.dumps(value) if isinstance(value, dict | list | bool) else str(value)
+    return text.replace("|", "\\|")

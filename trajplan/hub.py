@@ -1,0 +1,224 @@
+"""Checkpoints from a folder or the Hugging Face hub, and back to the hub; only safetensors and JSON are ever loaded."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trajplan.card import finished_evaluation, write_card
+from trajplan.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from trajplan.evaluation.policy import Controller
+    from trajplan.planners.config import BeamSearchConfig
+    from trajplan.planners.controller import TrajectoryController
+
+REQUIRED = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer.safetensors",
+    "dataset.json",
+    "planner.json",
+    "training.json",
+)
+RESULTS = ("evaluation.json", "plan.png", "videos/*.mp4")
+DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
+
+
+def load(
+    path_or_id: str | Path,
+    *,
+    device: str | None = None,
+    planner: "BeamSearchConfig | None" = None,
+    revision: str | None = None,
+) -> "Controller":
+    """A trained controller for one environment.
+
+    Args:
+        path_or_id: a checkpoint folder, or "user/name" on the hub.
+        device: where it plans; None: a GPU if there is one.
+        planner: settings of the beam search; None: those of the checkpoint.
+        revision: a branch, tag or commit on the hub; None: the newest.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint, or it is incomplete, damaged or in pickle form.
+        ConfigError: if the planner's settings do not fit the model.
+    """
+    from trajplan.evaluation.policy import Controller
+
+    return Controller(load_policy(path_or_id, device=device, planner=planner, revision=revision))
+
+
+def load_policy(
+    path_or_id: str | Path,
+    *,
+    device: str | None = None,
+    planner: "BeamSearchConfig | None" = None,
+    revision: str | None = None,
+) -> "TrajectoryController":
+    """The same controller for many environments at once; arguments and errors as in `load`."""
+    import torch
+
+    from trajplan.planners.controller import TrajectoryController
+    from trajplan.training.checkpoint import load_model_folder
+
+    folder = checkpoint_folder(path_or_id, revision)
+    loaded = load_model_folder(folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return TrajectoryController(loaded.model, loaded.tokenizer, loaded.info, planner or loaded.planner_config)
+
+
+def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
+    """The folder of a whole checkpoint: the given one, or the hub's, downloaded into its cache.
+
+    Raises:
+        CheckpointError: if there is none, or it is incomplete.
+        ConfigError: if a revision is asked of a folder.
+    """
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError(f"{folder} is a folder; only checkpoints on the hub have revisions.")
+    elif _is_repo_id(str(path_or_id)):
+        folder = _download(str(path_or_id), revision)
+    else:
+        raise CheckpointError(f"There is no folder {path_or_id}, and it is no name of the form user/name on the hub.")
+    _check_whole(folder, str(path_or_id))
+    return folder
+
+
+def push(
+    folder: str | Path, repo_id: str, *, private: bool | None = None, license: str | None = "mit"
+) -> tuple[str, list[str]]:
+    """Share a checkpoint folder on the hub, with its model card; `training_state/` and logs stay behind.
+
+    Results of an earlier push (evaluation.json, plan.png, videos) that the folder no longer has are removed there.
+
+    Args:
+        folder: written by `trajplan train`, and `trajplan evaluate` where results are to be shared.
+        repo_id: "user/name"; made if it does not exist.
+        private: whether a repository that is made now is private; None: the account's default.
+        license: of the weights, as the hub spells it; None: not named.
+
+    Returns:
+        The address of the commit, and the files that were sent.
+
+    Raises:
+        CheckpointError: if the folder is missing, incomplete, damaged or evaluated with other weights, or if the hub
+            refuses it or cannot be reached.
+        ConfigError: if the name is not of the form user/name, in offline mode, or without a token.
+    """
+    from huggingface_hub import HfApi
+
+    if not _is_repo_id(repo_id):
+        raise ConfigError(f"{repo_id!r} is no name on the hub: give user/name, of letters, digits, '-', '_' and '.'.")
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {folder}.")
+    _check_sound(folder)
+    _check_access()
+    write_card(folder, repo_id, license)
+    files = files_to_push(folder)
+    with _hub_errors(repo_id, f"{folder} was not pushed to {repo_id}"):
+        api = HfApi(library_name="trajplan")
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=[escape(name) for name in files],
+            delete_patterns=list(RESULTS),
+            commit_message="Upload a checkpoint with trajplan",
+        )
+    return str(commit.commit_url), files
+
+
+def files_to_push(folder: Path) -> list[str]:
+    """The files of a checkpoint folder that are shared, sorted, relative to it."""
+    results = [path for pattern in RESULTS for path in folder.glob(pattern)]
+    if finished_evaluation(folder) is None:
+        results = [path for path in results if path.name != "evaluation.json"]
+    return sorted([*REQUIRED, "README.md", *(path.relative_to(folder).as_posix() for path in results)])
+
+
+def _is_repo_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def _download(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(repo_id, f"There is no folder {repo_id} here, and {repo_id} was not downloaded from the hub"):
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(DOWNLOADED)))
+
+
+def _check_whole(folder: Path, name: str) -> None:
+    missing = [file for file in REQUIRED if not (folder / file).is_file()]
+    if missing:
+        pickle = "; weights in pickle form are not read" if "model.safetensors" in missing else ""
+        raise CheckpointError(f"{name} is no whole checkpoint: it has no {', '.join(missing)}{pickle}.")
+
+
+def _check_sound(folder: Path) -> None:
+    """Refuse what `load` could not read back, and results that were measured with other weights."""
+    from trajplan.training.checkpoint import load_model_folder
+
+    _check_whole(folder, str(folder))
+    load_model_folder(folder, "cpu")
+    evaluation = finished_evaluation(folder)
+    if evaluation is None or evaluation.get("model_sha256") is None:
+        return
+    with (folder / "model.safetensors").open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != evaluation["model_sha256"]:
+            raise CheckpointError(
+                f"{folder / 'evaluation.json'} was measured with other weights than model.safetensors: "
+                "run trajplan evaluate again, or remove it."
+            )
+
+
+def _check_access() -> None:
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        raise ConfigError("Nothing can be pushed in offline mode; unset HF_HUB_OFFLINE.")
+    if get_token() is None:
+        raise ConfigError("There is no token for the hub: log in with 'hf auth login', or set HF_TOKEN.")
+
+
+@contextmanager
+def _hub_errors(repo_id: str, failure: str) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence that begins with `failure`."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # The client's HTTP library differs between its versions; the errors of a broken connection have this base.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except RepositoryNotFoundError as error:
+        reason = "the hub has no such model, or it is private and the token may not read it"
+        raise CheckpointError(f"{failure}: {reason}.") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{failure}: {repo_id} has no such revision.") from error
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(f"{failure}: the hub cannot be reached, and the cache does not hold it.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        refused = " (may the token write there?)" if status in (401, 403) else ""
+        reason = (error.server_message or str(error)).strip().splitlines()[0].rstrip(".")
+        raise CheckpointError(f"{failure}: the hub answered {status}, {reason}{refused}.") from error
+    except (http_error, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise CheckpointError(f"{failure}: {reason}.") from error
