@@ -1,0 +1,88 @@
+"""`trajplan datasets collect`: run a policy in an environment and keep what happens as a Minari dataset."""
+
+import argparse
+import json
+from typing import Any
+
+from trajplan.errors import ConfigError
+
+EPILOG = """\
+A policy of your own is a function policy(observation, rng) -> action: the environment's observation in, its action
+out, and every random draw from rng, a numpy Generator seeded for the episode. It is imported from the working folder
+or from what is installed. Example:
+
+  trajplan datasets collect --env PointMaze_UMaze-v3 --id pointmaze/umaze-mixed-v0 --episodes 150 \\
+      --policy waypoint --noise 0.5 2 5
+"""
+
+
+def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `trajplan datasets collect`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("--env", required=True, metavar="ENV", help="Gymnasium environment, e.g. PointMaze_UMaze-v3")
+    parser.add_argument("--id", required=True, metavar="ID", help="new Minari id, e.g. pointmaze/umaze-mixed-v0")
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--episodes", type=int, metavar="N", help="collect N episodes")
+    amount.add_argument("--steps", type=int, metavar="N", help="collect whole episodes until they hold N transitions")
+    parser.add_argument(
+        "--policy",
+        default="random",
+        metavar="POLICY",
+        help="random, waypoint (PointMaze: walks from goal to goal), or module:function (default: random)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        nargs="+",
+        default=[0.0],
+        metavar="SD",
+        help="standard deviation of the noise added to actions; several levels take turns by episode (default: 0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same data (default: 0)")
+    parser.add_argument("--max-episode-steps", type=int, metavar="N", help="time limit (default: the environment's)")
+    parser.add_argument("--env-kwargs", type=_options, default={}, metavar="JSON", help="environment options, {...}")
+    parser.add_argument(
+        "--reference-scores",
+        type=float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="returns that normalised scores 0 and 100 stand for (default: from the bundled table, if it has them)",
+    )
+    parser.add_argument("--description", metavar="TEXT", help="a sentence about the data (default: one is made)")
+
+
+def run_collect(args: argparse.Namespace) -> None:
+    """Collect and say where the data are and what to do next."""
+    from trajplan.data.collect import collect_dataset
+    from trajplan.data.scores import ReferenceScores
+
+    reference = None
+    if args.reference_scores is not None:
+        low, high = args.reference_scores
+        reference = ReferenceScores(low, high, source="--reference-scores")
+    folder = collect_dataset(
+        args.env,
+        args.id,
+        episodes=args.episodes,
+        steps=args.steps,
+        policy=args.policy,
+        noise=args.noise,
+        seed=args.seed,
+        max_episode_steps=args.max_episode_steps,
+        env_kwargs=args.env_kwargs,
+        reference=reference,
+        description=args.description,
+        progress=True,
+    )
+    print(f"Collected {args.id} in {folder}; look at it with: trajplan datasets show {args.id}")
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f'--env-kwargs takes JSON such as \'{{"reward_type": "dense"}}\'; {error}.') from error
+    if not isinstance(options, dict):
+        raise ConfigError(f'--env-kwargs takes a JSON object such as \'{{"reward_type": "dense"}}\', not {text!r}.')
+    return options
