@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from trajplan.card import GENERATED, card_text, finished_evaluation, write_card
+from trajplan.cli import main
 from trajplan.errors import CheckpointError
 
 
@@ -65,6 +66,17 @@ def test_the_text_carries_dataset_settings_and_results(checkpoint: Path) -> None
     assert str(checkpoint) not in text
 
 
+def test_evaluate_puts_its_results_on_the_card(checkpoint: Path) -> None:
+    command = ["evaluate", str(checkpoint), "--episodes", "2", "--num-envs", "2", "--max-episode-steps", "3"]
+    assert main([*command, "--device", "cpu"]) == 0
+    summary = json.loads((checkpoint / "evaluation.json").read_text())["summary"]
+    card = ModelCard.load(checkpoint / "README.md")
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values["mean_reward"] == pytest.approx(summary["return"]["mean"], abs=1e-4)
+    assert values["normalized_score"] == pytest.approx(summary["normalized_score"]["mean"], abs=1e-4)
+    assert "2 episodes in `Pendulum-v1`, seeds 0 to 1" in card.text
+
+
 def test_raw_returns_alone_where_there_are_no_reference_scores(checkpoint: Path) -> None:
     raw = evaluation(reference=None, environment=None, timing=None)
     raw["summary"]["normalized_score"] = None
@@ -84,6 +96,12 @@ def test_without_a_finished_evaluation_no_result_is_claimed(checkpoint: Path) ->
         text = card_text(checkpoint, "user/maze")
         assert "Not evaluated yet." in text
         assert ModelCard(text).data.eval_results is None
+
+
+def test_results_of_another_program_are_refused(checkpoint: Path) -> None:
+    (checkpoint / "evaluation.json").write_text(json.dumps({"complete": True, "seed": 0, "episodes": []}))
+    with pytest.raises(CheckpointError, match="it has no dataset, environment, reference, summary, timing"):
+        card_text(checkpoint)
 
 
 def test_the_code_of_the_card_runs(checkpoint: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from trajplan.cli import COMMANDS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -51,7 +53,7 @@ def test_importing_the_package_is_quick_and_loads_no_torch() -> None:
     assert float(spent) < 0.2
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
 def test_the_commands_help_loads_no_torch(arguments: list[str]) -> None:
     code = f"import sys; from trajplan.cli import main\ntry: main({arguments})\nfinally: {LOADED}"
     output = run("-c", code).splitlines()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trajplan.errors import CheckpointError
 from trajplan.training.files import read_json
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
     return "\n\n".join(parts) + "\n"
 
 
+_SHOWN = {"dataset", "environment", "episodes", "reference", "seed", "summary", "timing"}
 _SETTINGS = (
     ("Planner settings", "planner.json"),
     ("Training settings", "training.json"),
@@ -68,11 +70,21 @@ _SETTINGS = (
 
 
 def finished_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What evaluation.json holds, or None if there is none or it was interrupted."""
-    if not (folder / "evaluation.json").exists():
+    """What evaluation.json holds, or None if there is none or it was interrupted.
+
+    Raises:
+        CheckpointError: if the file is damaged or lacks what the card shows.
+    """
+    path = folder / "evaluation.json"
+    if not path.exists():
         return None
-    evaluation = read_json(folder / "evaluation.json")
-    return evaluation if evaluation.get("complete") else None
+    evaluation = read_json(path)
+    if not evaluation.get("complete"):
+        return None
+    missing = sorted(_SHOWN - set(evaluation))
+    if missing:
+        raise CheckpointError(f"{path} was not written by trajplan evaluate: it has no {', '.join(missing)}.")
+    return evaluation
 
 
 def _environment_name(evaluation: Mapping[str, Any]) -> str:

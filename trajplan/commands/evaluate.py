@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns 0, or 130 when interrupted."""
+    from trajplan.card import write_card
     from trajplan.evaluation.environments import (
         check_environment,
         check_rendering,
@@ -111,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"warning, {count} times: {warning}", file=sys.stderr)
     print(f"written           {file.path}")
     _write_pictures(info, video, trace, output)
+    if args.output is None:
+        write_card(output)
     return 0
 
 

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `trajplan train`; 130 if it was interrupted."""
     from accelerate import PartialState
 
+    from trajplan.card import write_card
     from trajplan.data.dataset import OfflineDataset
     from trajplan.presets import preset_for, preset_named
     from trajplan.training.loop import train, uses_gpu
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 130
+    write_card(output)
     print(f"Trained for {result.updates} updates: {output}")
     return 0
 
