@@ -103,10 +103,11 @@ def _draw_ranges(figure: Any, what: str, values: np.ndarray, names: list[str], c
     axes.vlines(place, low, high, color=color, linewidth=1)
     axes.vlines(place, tenth, ninetieth, color=color, linewidth=min(8.0, 200.0 / len(names)), alpha=0.6)
     axes.plot(place, median, "_", color="black", markersize=6)
-    reach = float(np.max(np.abs([low, high])))
+    reach = np.maximum(np.abs(low), np.abs(high))
+    usual = max(float(np.median(reach)), 1e-6)
     # A dimension that reaches far would flatten the others on a linear axis.
-    if reach > 20 * max(float(np.median(np.maximum(np.abs(low), np.abs(high)))), 1e-6):
-        axes.set_yscale("symlog", linthresh=max(reach / 1e3, 1e-3))
+    if reach.max() > 20 * usual:
+        axes.set_yscale("symlog", linthresh=usual, linscale=2)
     axes.set(ylabel=what, xlim=(-0.7, len(names) - 0.3))
     axes.set_title(f"{what}: line = range, bar = 10 to 90 %, dash = median", fontsize=8, loc="left")
     step = max(1, -(-len(names) // 60))

@@ -6,7 +6,8 @@ import numpy as np
 
 from trajplan.errors import ConfigError
 
-_BLOCK = 2**20
+# Transitions that a processor cache holds.
+_BLOCK = 2**16
 
 
 def returns_to_go(rewards: np.ndarray, offsets: np.ndarray, discount: float) -> np.ndarray:
@@ -37,7 +38,7 @@ def returns_to_go(rewards: np.ndarray, offsets: np.ndarray, discount: float) -> 
 
 
 def episode_blocks(offsets: np.ndarray, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Cut the episodes `first : last` into ranges of about a million transitions (at least one episode each)."""
+    """Cut the episodes `first : last` into ranges of about 65,000 transitions (at least one episode each)."""
     while first < last:
         stop = int(np.searchsorted(offsets, offsets[first] + _BLOCK, side="right")) - 1
         stop = min(max(stop, first + 1), last)

@@ -1,0 +1,122 @@
+import json
+import warnings
+
+import h5py
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from minari.data_collector import EpisodeBuffer
+
+from trajplan.cli import main
+from trajplan.data.dataset import OfflineDataset
+
+STEPS = 20
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def dataset(root):
+    rng = np.random.default_rng(0)
+    flags = np.zeros((2, STEPS), np.bool_)
+    flags[0, -1] = True
+    buffers = [
+        EpisodeBuffer(
+            observations=rng.normal(size=(STEPS + 1, 3)),
+            actions=rng.normal(size=(STEPS, 2)),
+            rewards=np.full(STEPS, index / STEPS),
+            terminations=flags[0],
+            truncations=flags[1],
+        )
+        for index in range(4)
+    ]
+    box = {name: spaces.Box(-np.inf, np.inf, (width,)) for name, width in (("observation", 3), ("action", 2))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minari.create_dataset_from_buffers(
+            "toy/data-v0", buffers, observation_space=box["observation"], action_space=box["action"]
+        )
+    return "toy/data-v0"
+
+
+def test_list(dataset, capsys):
+    assert main(["datasets", "list"]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split()[:3] == [dataset, "4", "80"]
+    assert main(["datasets", "list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["id"], row["num_episodes"], row["num_transitions"]) == (dataset, 4, 80)
+
+
+def test_list_of_nothing_says_where_it_looked(root, capsys):
+    assert main(["datasets", "list"]) == 0
+    assert str(root / "minari") in capsys.readouterr().out
+
+
+def test_show(dataset, capsys, root):
+    assert main(["datasets", "show", dataset, "--picture", str(root / "page.png")]) == 0
+    out = capsys.readouterr().out
+    assert "return         mean 1.5, deviation 1.118, min 0, max 3" in out
+    assert "in a terminal 4, a timeout 0" in out
+    assert "page.png" in out
+    assert (root / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_json_is_json_alone(dataset, capsys):
+    assert main(["datasets", "show", dataset, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["return"]["max"] == pytest.approx(3.0)
+    assert len(summary["observations"]) == 3
+
+
+def test_bad_input_is_one_sentence_and_status_2(dataset, capsys, root, monkeypatch):
+    monkeypatch.setattr("trajplan.data.minari_source._reachable", lambda endpoint: False)
+    nowhere = str(root / "nowhere" / "page.png")
+    for arguments in (["show", "toy/dat-v0"], ["show", "what"], ["show", dataset, "--picture", nowhere]):
+        assert main(["datasets", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("trajplan: error: ")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+
+def test_import(root, capsys):
+    path = root / "hopper_tiny-v2.hdf5"
+    observations = np.arange(22.0).reshape(11, 2)
+    with h5py.File(path, "w") as file:
+        file["observations"], file["next_observations"] = observations[:-1], observations[1:]
+        file["actions"], file["rewards"] = np.zeros((10, 1)), np.ones(10)
+        file["terminals"], file["timeouts"] = np.arange(10) == 3, np.arange(10) == 9
+    assert main(["datasets", "import", str(path), "--id", "d4rl/hopper-v0"]) == 0
+    out = capsys.readouterr().out
+    assert "10 transitions in 2 episodes" in out
+    assert "1 end in a terminal, 1 in a timeout" in out
+    dataset = OfflineDataset.from_minari("d4rl/hopper-v0")
+    assert dataset.lengths.tolist() == [4, 6]
+    assert dataset.info.reference.max == 3234.3
+    options = ["--id", "d4rl/mine-v0", "--reference-scores", "0", "20"]
+    assert main(["datasets", "import", str(path), *options]) == 0
+    assert OfflineDataset.from_minari("d4rl/mine-v0").info.normalized_score([10.0]) == [50.0]
+    assert main(["datasets", "import", str(path), "--id", "d4rl/mine-v0"]) == 2
+
+
+def test_collect_is_wired(root, capsys):
+    command = ["datasets", "collect", "--env", "Pendulum-v1", "--id", "toy/random-v0", "--episodes", "2"]
+    assert main([*command, "--max-episode-steps", "10"]) == 0
+    assert OfflineDataset.from_minari("toy/random-v0").lengths.tolist() == [10, 10]
+
+
+@pytest.mark.parametrize("arguments", [[], ["list"], ["show"], ["collect"], ["import"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["datasets", *arguments, "--help"])
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    for word in arguments or ["list", "show", "collect", "import"]:
+        assert word in out

@@ -1,0 +1,117 @@
+"""`trajplan datasets`: list, show, collect and import datasets."""
+
+import argparse
+import json
+
+from trajplan.commands.collect import add_collect_arguments, run_collect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands of `trajplan datasets`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    summary = "list the datasets on this machine"
+    listing = actions.add_parser("list", help=summary, description=_sentence(summary))
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(action_run=_list)
+
+    summary = "show what a dataset holds, in numbers and as a picture"
+    show = actions.add_parser("show", help=summary, description=_sentence(summary))
+    show.add_argument("id", metavar="ID", help="Minari id, e.g. mujoco/hopper/medium-v0; downloaded when not here")
+    show.add_argument("--picture", metavar="FILE", help="also draw a one-page picture to FILE (.png, .pdf or .svg)")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    show.set_defaults(action_run=_show)
+
+    summary = "collect a dataset from an environment with a policy"
+    collect = actions.add_parser("collect", help=summary, description=_sentence(summary))
+    add_collect_arguments(collect)
+    collect.set_defaults(action_run=run_collect)
+
+    summary = "turn one of D4RL's HDF5 files into a Minari dataset"
+    importing = actions.add_parser("import", help=summary, description=_sentence(summary))
+    importing.add_argument("file", metavar="FILE", help="HDF5 file with observations, actions, rewards, terminals")
+    importing.add_argument("--id", required=True, metavar="ID", help="new Minari id, e.g. d4rl/hopper/medium-v2")
+    importing.add_argument("--env", metavar="ENV", help="Gymnasium environment to evaluate in, e.g. Hopper-v5")
+    importing.add_argument(
+        "--reference-scores",
+        type=float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="returns that normalised scores 0 and 100 stand for (default: D4RL's, by the name of file or environment)",
+    )
+    importing.add_argument(
+        "--time-limit",
+        type=int,
+        metavar="N",
+        help="for files without timeouts: the steps after which an episode without a terminal was cut",
+    )
+    importing.set_defaults(action_run=_import)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Run the chosen sub-command."""
+    return args.action_run(args)
+
+
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:] + "."
+
+
+def _list(args: argparse.Namespace) -> None:
+    from trajplan.data.minari_source import dataset_root, list_datasets
+
+    rows = list_datasets()
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        print(f"No datasets in {dataset_root()} (MINARI_DATASETS_PATH names another folder).")
+        return
+    width = max(len(row["id"]) for row in rows)
+    print(f"{'id':<{width}}  {'episodes':>9}  {'transitions':>12}  {'MB':>9}  environment")
+    for row in rows:
+        if row["problem"]:
+            print(f"{row['id']:<{width}}  {row['problem']}")
+            continue
+        sizes = f"{row['num_episodes']:>9,}  {row['num_transitions']:>12,}  {row['megabytes']:>9,.1f}"
+        print(f"{row['id']:<{width}}  {sizes}  {row['environment'] or '-'}")
+
+
+def _show(args: argparse.Namespace) -> None:
+    from trajplan.data.dataset import OfflineDataset
+    from trajplan.data.summary import describe_summary, summarize
+
+    if args.picture:
+        from trajplan.data.picture import check_picture_path, save_picture
+
+        check_picture_path(args.picture)
+    dataset = OfflineDataset.from_minari(args.id)
+    summary = summarize(dataset)
+    if args.picture:
+        save_picture(dataset, args.picture)
+    print(json.dumps(summary, indent=2) if args.json else describe_summary(summary))
+    if args.picture and not args.json:
+        print(f"\n  picture in {args.picture}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from trajplan.data.d4rl import import_d4rl
+    from trajplan.data.scores import ReferenceScores
+
+    reference = None
+    if args.reference_scores is not None:
+        low, high = args.reference_scores
+        reference = ReferenceScores(low, high, source="--reference-scores")
+    report = import_d4rl(args.file, args.id, env=args.env, reference=reference, time_limit=args.time_limit)
+    print(
+        f"Imported {report.transitions:,} transitions in {report.episodes:,} episodes as {args.id}: "
+        f"{report.terminals:,} end in a terminal, {report.timeouts:,} in a timeout, {report.both:,} in both, "
+        f"{report.episodes - report.terminals - report.timeouts - report.both:,} in neither."
+    )
+    if report.dropped or report.repeated:
+        print(f"Dropped {report.dropped:,} last transitions; repeated {report.repeated:,} last observations.")
+    for note in report.notes:
+        print(note)
+    if report.reference is None:
+        print("No reference scores are known for it; give them with --reference-scores to have normalised scores.")
+    print(f"Look at it with: trajplan datasets show {args.id}")
