@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -115,6 +116,19 @@ def _build_slowly(cache, started):
         time.sleep(60)
 
     build_entry(cache, "key", slow())
+
+
+def test_episodes_are_written_as_they_come(tmp_path):
+    """Memory stays at an episode or two, however long the dataset."""
+    references = []
+
+    def watched():
+        for episode in make_episodes(50):
+            references.append(weakref.ref(episode.observations))
+            assert sum(reference() is not None for reference in references) <= 3
+            yield episode
+
+    build_entry(tmp_path, "key", watched())
 
 
 def test_a_killed_build_is_cleared_away_by_the_next(tmp_path):

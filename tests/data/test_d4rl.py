@@ -137,6 +137,15 @@ def test_missing_columns(write, columns, name):
         import_d4rl(write(columns), "d4rl/toy-v0")
 
 
+def test_rewards_in_a_column_are_not_broadcast(write, columns):
+    columns["rewards"] = columns["rewards"][:, None]
+    import_d4rl(write(columns), "d4rl/toy-v0")
+    np.testing.assert_array_equal(OfflineDataset.from_minari("d4rl/toy-v0").rewards, columns["rewards"][:, 0])
+    columns["rewards"] = np.tile(columns["rewards"], 2)
+    with pytest.raises(DataError, match="rewards has shape"):
+        import_d4rl(write(columns), "d4rl/wide-v0")
+
+
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "terminals", "timeouts", "next_observations"])
 def test_columns_of_different_lengths(write, columns, name, data_root):
     columns[name] = columns[name][:-1]

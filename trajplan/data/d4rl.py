@@ -128,14 +128,16 @@ def _import(
 def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
     def column(name: str, width: int | None) -> Any:
         node = file.get(name)
-        if not isinstance(node, h5py.Dataset):
+        if not isinstance(node, h5py.Dataset) or node.ndim == 0:
             raise DataError(f"{path} has no {name!r}; D4RL files have observations, actions, rewards and terminals.")
         if width is not None and (node.ndim != width or node.dtype.kind not in "fiub"):
             raise DataError(f"{path}: {name} has shape {node.shape} and type {node.dtype}, not {width} dimensions.")
         return node
 
-    observations, actions = column("observations", 2), column("actions", 2)
-    rewards, terminals = column("rewards", None), _flags(column("terminals", None), "terminals", path)
+    observations, actions, rewards = column("observations", 2), column("actions", 2), column("rewards", None)
+    if rewards.shape not in ((len(rewards),), (len(rewards), 1)):
+        raise DataError(f"{path}: rewards has shape {rewards.shape}; it needs one number a step.")
+    terminals = _flags(column("terminals", None), "terminals", path)
     if "timeouts" in file:
         timeouts = _flags(column("timeouts", None), "timeouts", path)
     elif time_limit is not None:
