@@ -48,7 +48,7 @@ def bin_starts(atoms: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
         else:
             heavy = heavy.copy()
             heavy[np.flatnonzero(heavy)[counts[heavy].argmin()]] = False
-    shares = share_bins(starts, counts, heavy, bins)
+    shares = share_bins(starts, counts, bins)
     ends = np.append(starts[1:], len(atoms))
     pieces = [
         start + equal_mass(counts[start:end], share) for start, end, share in zip(starts, ends, shares, strict=True)
@@ -94,11 +94,10 @@ def segment_starts(heavy: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     return np.unique(starts[starts < len(heavy)])
 
 
-def share_bins(starts: np.ndarray, counts: np.ndarray, heavy: np.ndarray, bins: int) -> np.ndarray:
+def share_bins(starts: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
     """Bins for each segment: one at least, else by mass, never more than it has atoms; they sum to `bins`."""
     room = np.diff(starts, append=len(counts))
-    mass = np.add.reduceat(counts, starts).astype(np.float64)
-    mass[heavy[starts]] = 0
+    mass = np.add.reduceat(counts, starts)
     shares = np.ones(len(starts), dtype=np.int64)
     for _ in range(bins - len(starts)):
         # The segment whose bins are the fullest gets the next one.
