@@ -8,6 +8,10 @@ from trajplan.commands.collect import add_collect_arguments, run_collect
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands of `trajplan datasets`."""
+    parser.epilog = (
+        "Datasets live in MINARI_DATASETS_PATH (default ~/.minari/datasets); the form that training reads is kept in "
+        "TRAJPLAN_CACHE (default ~/.cache/trajplan), which may be deleted at any time."
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     summary = "list the datasets on this machine"
