@@ -172,11 +172,12 @@ def test_interrupted_run_resumes_to_the_same_result(cartpole, capsys, monkeypatc
     assert f"{len(broken['episodes'])} of 6 episodes are finished" in error
     assert "--resume" in error
     monkeypatch.undo()
-    assert run(*arguments, "--resume") == 0
+    assert run(*arguments, "--resume", "--picture") == 0
+    assert (cartpole / "plan.png").exists()  # of the first episode that was missing
     resumed = report(cartpole)
     for name in whole.keys() - {"timing"}:
         assert resumed[name] == whole[name], name
-    assert run(*arguments, "--resume") == 0  # nothing is left to do
+    assert run(*arguments, "--resume", "--picture") == 0  # nothing is left to do
     assert report(cartpole)["episodes"] == whole["episodes"]
     assert run(*arguments, "--resume", "--seed", 1) == 2
     assert "another seed" in capsys.readouterr().err

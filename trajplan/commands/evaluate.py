@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"film the first N episodes (default when given alone: {VIDEO_EPISODES}); point mazes need no OpenGL",
     )
-    parser.add_argument("--picture", action="store_true", help="draw plans of the first episode: plan.png")
+    parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     add_config_arguments(parser, BeamSearchConfig, "planner settings instead of the checkpoint's own")
 
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.evaluation.maze import is_point_maze
     from trajplan.evaluation.report import EvaluationFile, format_table
     from trajplan.evaluation.rollout import evaluate
+    from trajplan.evaluation.trace import Trace
+    from trajplan.evaluation.video import VideoRecorder
     from trajplan.hub import checkpoint_folder, load_policy
 
     folder = checkpoint_folder(args.checkpoint)
@@ -87,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
                 output / "evaluation.json", _settings(args, folder, policy, env, reference), reference
             )
         finished = file.resume() if args.resume else []
-        video, trace = _observers(args, policy, output)
+        video = VideoRecorder(policy, output / "videos", args.video) if args.video else None
+        missing = set(range(args.episodes)) - {episode.episode for episode in finished}
+        trace = Trace(policy, min(missing)) if args.picture and missing else None
         try:
             rollouts = evaluate(
                 policy,
@@ -163,21 +167,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _observers(args: argparse.Namespace, policy: Any, output: Path) -> tuple["VideoRecorder | None", "Trace | None"]:
-    from trajplan.evaluation.trace import Trace
-    from trajplan.evaluation.video import VideoRecorder
-
-    video = VideoRecorder(policy, output / "videos", args.video) if args.video else None
-    return video, Trace(policy) if args.picture else None
-
-
 def _write_pictures(info: "DatasetInfo", video: "VideoRecorder | None", trace: "Trace | None", output: Path) -> None:
     if video is not None:
         print(f"videos            {', '.join(map(str, video.written)) or 'none: those episodes were finished before'}")
     if trace is None:
-        return
-    if not trace.observations:
-        print("picture           none: episode 0 was finished before; leave --resume out to draw it")
         return
     from trajplan.evaluation.plan_picture import save_plan_picture
 

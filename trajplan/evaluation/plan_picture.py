@@ -19,6 +19,7 @@ from trajplan.evaluation.maze import BACKGROUND, BALL, BEST, GOAL, WALL, MazeMap
 from trajplan.evaluation.trace import Trace
 
 MAX_DIMENSIONS = 12
+SHOWN_STEPS = 45
 _PREDICTED, _REALISED = "#c2410c", "#1f2937"
 
 
@@ -115,9 +116,10 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
         DataError: when the trace holds no plan, or a dimension does not exist.
     """
     steps = _plan_steps(trace)
-    middle = max(0, min(len(steps) - 4, len(steps) // 2 - 2))
-    shown = steps[middle : middle + 4]
-    horizon = trace.plans[shown[0]].observations.shape[1]
+    horizon = trace.plans[steps[0]].observations.shape[1]
+    count = max(4, SHOWN_STEPS // horizon)
+    begin = max(0, (len(steps) - count) // 2)
+    shown = steps[begin : begin + count]
     first, last = shown[0], min(shown[-1] + horizon, len(trace.rewards))
     observations, rewards = np.array(trace.observations), np.array(trace.rewards)
     if dimensions is None:
@@ -140,8 +142,7 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
     for axes in grid[max(0, panels - columns) : panels]:
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelbottom=True)
-    made = ", ".join(map(str, shown))
-    figure.suptitle(f"Plans made at steps {made} (dots) against what happened while planning went on", fontsize=9)
+    figure.suptitle("Plans, from the steps they were made at (dots), and what came while planning went on", fontsize=9)
     _add_legend(figure, grid[0])
     return figure
 

@@ -12,6 +12,8 @@ from trajplan.evaluation.policy import Policy
 from trajplan.evaluation.rollout import Moment
 from trajplan.evaluation.trace import current_plan
 
+SMOOTH = 30  # frames a second; an environment that is faster is filmed every few steps, at its true speed
+
 
 class VideoRecorder:
     """An observer of `trajplan.evaluation.rollout.evaluate` that films the first few episodes.
@@ -58,11 +60,17 @@ class _Film:
         self.places: list[np.ndarray] = []
         self.maze = maze_of(moment.env, policy.info) if is_point_maze(moment.env, policy.info) else None
         self.renderer = MazeRenderer(self.maze) if self.maze else None
-        self.fps = int(moment.env.metadata.get("render_fps") or 30)
+        fps = moment.env.metadata.get("render_fps") or SMOOTH
+        self.every = max(1, round(fps / SMOOTH))
+        self.fps = round(fps / self.every)
         self.writer: Any = None
 
     def add(self, moment: Moment) -> None:
         self.total += moment.reward
+        if self.maze is not None:
+            self.places.append(moment.observation[self.maze.position].copy())
+        if moment.step % self.every and moment.action is not None:
+            return
         frame = self._frame(moment)
         if self.writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +80,6 @@ class _Film:
     def _frame(self, moment: Moment) -> np.ndarray:
         if self.renderer is None or self.maze is None:
             return np.asarray(moment.env.render())
-        self.places.append(moment.observation[self.maze.position].copy())
         plan = current_plan(self.policy, moment.slot) if moment.action is not None else None
         caption = f"step {moment.step}   return {self.total:.1f}"
         return self.renderer.frame(moment.observation, np.array(self.places), plan, caption)
