@@ -102,7 +102,7 @@ class CachedDecoder:
             old, new = self.trunk[index], self.spare
             for i in range(2):
                 if S:
-                    torch.index_select(old[i].flatten(1), 0, trunk_index, out=new[i].flatten(1))
+                    torch.index_select(old[i, :, :S], 0, trunk_index, out=new[i, :, :S])
                 new[i, :, S : S + b] = branch[i, :, :b].index_select(0, branch_index)
             self.trunk[index], self.spare = new, old
         self.trunk_length, self.branch_length = S + b, 0
