@@ -9,12 +9,15 @@ from torch import Tensor
 Output = TypeVar("Output")
 
 WARM_UP = 2
+# Each capture holds the buffers of its own decoder; context lengths differ only in an episode's first steps.
+MAX_CAPTURES = 8
 
 
 class GraphedFunction:
     """Captures a function of tensors once per shape of its inputs and replays it.
 
-    Batches are padded to a power of two, so that environments which finish one by one do not each cost a capture.
+    Batches are padded to a power of two, so that environments which finish one by one do not each cost a capture; the
+    `MAX_CAPTURES` shapes used last are kept.
 
     Args:
         make: returns a fresh function that takes the tensors and returns a dataclass of tensors, reads no tensor's
@@ -30,9 +33,11 @@ class GraphedFunction:
         batch = len(inputs[0])
         padded = [pad_batch(value) for value in inputs]
         shapes = tuple(value.shape for value in padded)
-        if shapes not in self.captured:
-            self.captured[shapes] = self._capture(padded)
-        graph, buffers, output = self.captured[shapes]
+        capture = self.captured.pop(shapes, None) or self._capture(padded)
+        self.captured[shapes] = capture
+        if len(self.captured) > MAX_CAPTURES:
+            del self.captured[next(iter(self.captured))]
+        graph, buffers, output = capture
         for buffer, value in zip(buffers, padded, strict=True):
             buffer.copy_(value)
         graph.replay()

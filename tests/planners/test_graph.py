@@ -1,0 +1,97 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
+from trajplan.planners import graph
+from trajplan.planners.beam_search import BeamSearch
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.graph import GraphedFunction, pad_batch
+from trajplan.tokenizers.fit import fit_tokenizer
+
+
+@dataclass
+class Sums:
+    left: torch.Tensor
+    both: torch.Tensor
+
+
+@pytest.fixture
+def graphed(monkeypatch):
+    """A GraphedFunction whose graphs are replayed by calling the function again on the CPU."""
+    made = []
+
+    def make():
+        made.append(len(made))
+        return lambda left, right: Sums(left.sum(1), left.sum(1) + right.sum(1))
+
+    def capture(self, inputs):
+        function, buffers = self.make(), [value.clone() for value in inputs]
+        output = function(*buffers)
+
+        def replay():
+            for name, value in vars(function(*buffers)).items():
+                getattr(output, name).copy_(value)
+
+        return SimpleNamespace(replay=replay), buffers, output
+
+    monkeypatch.setattr(GraphedFunction, "_capture", capture)
+    return GraphedFunction(make), made
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
+def test_padding_repeats_the_first_row_to_a_power_of_two(batch):
+    value = torch.arange(batch * 2).view(batch, 2)
+    padded = pad_batch(value)
+    assert len(padded) in (1, 2, 4, 8)
+    assert len(padded) < 2 * batch
+    assert torch.equal(padded[:batch], value)
+    assert (padded[batch:] == value[0]).all()
+
+
+def test_a_replay_gives_the_functions_output_for_the_new_inputs(graphed):
+    function, made = graphed
+    outputs = []
+    for batch, offset in ((3, 0.0), (4, 1.0), (3, 2.0)):
+        left, right = torch.rand(batch, 5) + offset, torch.rand(batch, 2)
+        outputs.append((function(left, right), left, right))
+    # Later replays leave earlier outputs alone, and 3 environments share the capture of 4.
+    for output, left, right in outputs:
+        torch.testing.assert_close(output.left, left.sum(1))
+        torch.testing.assert_close(output.both, left.sum(1) + right.sum(1))
+    assert len(made) == 1
+
+
+def test_only_the_shapes_used_last_are_kept(graphed, monkeypatch):
+    monkeypatch.setattr(graph, "MAX_CAPTURES", 2)
+    function, made = graphed
+    for width in (1, 2, 1, 3, 1, 2):
+        function(torch.rand(1, width), torch.rand(1, 1))
+    # 2 was dropped for 3, being used before 1, and is captured again.
+    assert len(made) == 4
+    assert len(function.captured) == 2
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_graphed_plans_equal_eager_ones():
+    torch.manual_seed(0)
+    config = TrajectoryTransformerConfig(
+        observation_dim=3, action_dim=2, bins=9, window=4, n_layer=2, n_head=2, n_embd=16
+    )
+    config.initializer_range = 0.3
+    model = TrajectoryTransformer(config).eval().cuda()
+    tokenizer = fit_tokenizer("uniform", torch.rand(500, 7).numpy(), 9)
+    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=8, context=2))
+    assert isinstance(search._search, GraphedFunction)
+    observations, context = torch.rand(3, 3), torch.randint(9, (3, 2, 7))
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in range(3)]
+
+    _, graphed_plans = search.plan(observations, context, generators())
+    search._search = search._search.make()
+    _, eager = search.plan(observations, context, generators())
+    torch.testing.assert_close(graphed_plans.tokens, eager.tokens)
+    torch.testing.assert_close(graphed_plans.scores, eager.scores, atol=1e-4, rtol=1e-4)
