@@ -46,7 +46,6 @@ def bin_starts(atoms: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
         if len(cuts):
             cuts = cuts[:0]
         else:
-            heavy = heavy.copy()
             heavy[np.flatnonzero(heavy)[counts[heavy].argmin()]] = False
     shares = share_bins(starts, counts, bins)
     ends = np.append(starts[1:], len(atoms))
