@@ -60,7 +60,7 @@ class Transitions:
         """The transitions `index` (B,) int64."""
         rows = index if self._rows is None else self._rows[index]
         # The store has one observation more in each episode before this one.
-        pairs = self._pairs.index_select(0, rows + self._episode.index_select(0, rows)).flatten(1)
+        pairs = self._pairs.index_select(0, rows + self._episode.index_select(0, rows))
         return Batch(
             observations=pairs[:, : self._width],
             actions=self._actions.index_select(0, rows),
@@ -76,13 +76,12 @@ def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def sliding(table: torch.Tensor, length: int) -> torch.Tensor:
-    """All stretches of `length` rows of a table (R, ...): an overlapping view (R - length + 1, length, ...).
+    """All stretches of `length` rows of a contiguous table (R, ...), each as one flat row of an overlapping view.
 
     Gathering from it copies whole stretches of memory instead of single rows.
     """
-    rest = table.shape[1:]
-    stride = table.stride()
-    return table.as_strided((len(table) - length + 1, length, *rest), (stride[0], *stride))
+    width = table[0].numel()
+    return table.as_strided((len(table) - length + 1, length * width), (width, 1))
 
 
 def check_episodes(dataset: OfflineDataset, episodes: np.ndarray | None) -> np.ndarray:

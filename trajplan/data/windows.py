@@ -80,16 +80,18 @@ class Windows:
 
     def batch(self, index: torch.Tensor) -> WindowBatch:
         """Observations, actions and rewards of the windows `index` (B,)."""
-        rows, valid = self.gather_rows(index)
+        starts = self.starts.index_select(0, index)
+        left = self.ends.index_select(0, index) - starts
         # The store has one observation more in each episode before this one.
-        observation_rows = rows + self.episode_of(index)[:, None]
-        cut = torch.nonzero(~valid[:, -1])[:, 0]
+        observation_starts = starts + self.episode_of(index)
+        cut = torch.nonzero(left < self.length)[:, 0]
+        cut_steps = torch.minimum(self._steps, left[cut, None] - 1)
         observations, actions, rewards = self._tables
         return WindowBatch(
-            _stretches(observations, observation_rows, cut),
-            _stretches(actions, rows, cut),
-            _stretches(rewards, rows, cut),
-            valid,
+            _stretches(observations, observation_starts, cut, cut_steps),
+            _stretches(actions, starts, cut, cut_steps),
+            _stretches(rewards, starts, cut, cut_steps),
+            self._steps < left[:, None],
         )
 
     @cached_property
@@ -101,11 +103,17 @@ class Windows:
         return observations, actions, rewards
 
 
-def _stretches(table: torch.Tensor, rows: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
-    """`table[rows]` for rows (B, T) that follow one another, except in the windows `cut` (C,)."""
-    if len(table) < rows.shape[1]:
-        return table[rows]
-    whole = sliding(table, rows.shape[1])
-    result = whole.index_select(0, rows[:, 0].clamp(max=len(whole) - 1))
-    result[cut] = table[rows[cut]]
+def _stretches(table: torch.Tensor, starts: torch.Tensor, cut: torch.Tensor, cut_steps: torch.Tensor) -> torch.Tensor:
+    """As many rows of a table (R, ...) from each of `starts` (B,) as a window has steps.
+
+    The windows `cut` (C,) leave their episode and take the rows at `cut_steps` (C, T) after their start instead.
+    """
+    cut_rows = starts[cut, None] + cut_steps
+    length = cut_steps.shape[1]
+    if len(table) < length:
+        return table[cut_rows]
+    whole = sliding(table, length)
+    # A start so late that no whole stretch follows belongs to a window that is cut.
+    result = whole.index_select(0, starts.clamp(max=len(whole) - 1)).view(len(starts), length, *table.shape[1:])
+    result[cut] = table[cut_rows]
     return result
