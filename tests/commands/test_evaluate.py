@@ -227,6 +227,12 @@ def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys
     assert not (hopper / "evaluation.json").exists()
 
 
+def test_video_before_the_folder_is_explained(cartpole, capsys):
+    with pytest.raises(SystemExit):
+        run("--video", cartpole)
+    assert "write DIR before --video" in capsys.readouterr().err
+
+
 def test_hub_name_needs_an_output_folder(capsys, tmp_path):
     assert run(tmp_path / "nowhere") == 2
     assert "nowhere" in capsys.readouterr().err

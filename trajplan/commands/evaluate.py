@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the finished episodes of an interrupted run")
     parser.add_argument(
         "--video",
-        type=int,
+        type=_count,
         nargs="?",
         const=VIDEO_EPISODES,
         default=0,
@@ -119,6 +119,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         write_card(output)
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of episodes; write DIR before --video")
+    return int(text)
 
 
 def _output_folder(args: argparse.Namespace) -> Path:
