@@ -225,8 +225,7 @@ class BeamSearch:
 
 def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability (...) in nats of `tokens` (...) under `logits` (..., V)."""
-    logits = logits.float()
-    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
+    return logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
 
 
 def pick(candidates: Tensor, index: Tensor) -> Tensor:
