@@ -203,7 +203,7 @@ class TrajectoryControllerSpy:
 def test_maze_gets_a_video_and_a_picture_without_graphics_libraries(maze, tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disabled")
     output = tmp_path / "results"
-    assert run(maze, "--episodes", 2, "--video", 1, "--picture", "--output", output) == 0
+    assert run(maze, "--episodes", 2, "--video", "--video-episodes", 1, "--picture", "--output", output) == 0
     names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
     assert names == ["evaluation.json", "plan.png", "videos/episode-000.mp4"]
     assert np.asarray(Image.open(output / "plan.png")).std() > 20
@@ -225,12 +225,6 @@ def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys
     assert "--video cannot draw here (MUJOCO_GL=disabled" in error
     assert "set MUJOCO_GL=egl" in error
     assert not (hopper / "evaluation.json").exists()
-
-
-def test_video_before_the_folder_is_explained(cartpole, capsys):
-    with pytest.raises(SystemExit):
-        run("--video", cartpole)
-    assert "write DIR before --video" in capsys.readouterr().err
 
 
 def test_hub_name_needs_an_output_folder(capsys, tmp_path):

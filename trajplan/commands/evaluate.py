@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from trajplan.evaluation.trace import Trace
     from trajplan.evaluation.video import VideoRecorder
 
-VIDEO_EPISODES = 3
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
@@ -39,15 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference-max", type=float, metavar="RETURN", help="the return that scores 100")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where results go (default: the checkpoint folder)")
     parser.add_argument("--resume", action="store_true", help="keep the finished episodes of an interrupted run")
-    parser.add_argument(
-        "--video",
-        type=_count,
-        nargs="?",
-        const=VIDEO_EPISODES,
-        default=0,
-        metavar="N",
-        help=f"film the first N episodes (default when given alone: {VIDEO_EPISODES}); point mazes need no OpenGL",
-    )
+    parser.add_argument("--video", action="store_true", help="film the first episodes; point mazes need no OpenGL")
+    parser.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many to film (default: 3)")
     parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     add_config_arguments(parser, BeamSearchConfig, "planner settings instead of the checkpoint's own")
@@ -89,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
                 output / "evaluation.json", _settings(args, folder, policy, env, reference), reference
             )
         finished = file.resume() if args.resume else []
-        video = VideoRecorder(policy, output / "videos", args.video) if args.video else None
+        video = VideoRecorder(policy, output / "videos", args.video_episodes) if args.video else None
         missing = set(range(args.episodes)) - {episode.episode for episode in finished}
         trace = Trace(policy, min(missing)) if args.picture and missing else None
         try:
@@ -119,12 +110,6 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         write_card(output)
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of episodes; write DIR before --video")
-    return int(text)
 
 
 def _output_folder(args: argparse.Namespace) -> Path:
