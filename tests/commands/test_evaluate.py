@@ -180,7 +180,7 @@ def test_interrupted_run_resumes_to_the_same_result(cartpole, capsys, monkeypatc
     assert run(*arguments, "--resume", "--picture") == 0  # nothing is left to do
     assert report(cartpole)["episodes"] == whole["episodes"]
     assert run(*arguments, "--resume", "--seed", 1) == 2
-    assert "another seed" in capsys.readouterr().err
+    assert "differs in seed" in capsys.readouterr().err
 
 
 class TrajectoryControllerSpy:

@@ -104,10 +104,10 @@ def test_resume_takes_over_what_is_there(path):
     assert other.resume() == episodes()[:2]
 
 
-@pytest.mark.parametrize("name", ["seed", "environment", "planner", "model_sha256", "dataset"])
+@pytest.mark.parametrize("name", ["seed", "environment", "planner", "model_sha256", "versions"])
 def test_resume_refuses_another_evaluation(path, name):
     EvaluationFile(path, SETTINGS, REFERENCE).add(episodes()[0])
-    with pytest.raises(ConfigError, match=f"another {name}"):
+    with pytest.raises(ConfigError, match=f"differs in {name};"):
         EvaluationFile(path, {**SETTINGS, name: {"id": "different"}}, REFERENCE).resume()
 
 

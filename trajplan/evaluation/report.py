@@ -16,7 +16,7 @@ from trajplan.training.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.
-_IDENTITY = ("schema_version", "model_sha256", "dataset", "environment", "seed", "planner")
+_IDENTITY = ("schema_version", "model_sha256", "environment", "seed", "planner", "versions")
 
 
 class EvaluationFile:
@@ -48,7 +48,7 @@ class EvaluationFile:
 
         Raises:
             CheckpointError: when the file is damaged.
-            ConfigError: when it is of another model, environment, seed or planner setting.
+            ConfigError: when it is of another model, environment, seed, planner setting or package version.
         """
         if not self.path.exists():
             return []
@@ -63,7 +63,7 @@ class EvaluationFile:
         differing = [name for name in _IDENTITY if found.get(name) != ours.get(name)]
         if differing:
             raise ConfigError(
-                f"{self.path} cannot be resumed: it was made with another {' and '.join(differing)}; "
+                f"{self.path} cannot be resumed: it differs in {', '.join(differing)}; "
                 "give the same settings, or leave --resume out to start over."
             )
         self.episodes = [episode for episode in episodes if episode.episode < self.settings["num_episodes"]]
