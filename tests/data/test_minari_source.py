@@ -129,6 +129,12 @@ def test_reference_scores(write_minari, make_episode):
     assert OfflineDataset.from_minari("toy/raw-v0").info.reference is None
 
 
+def test_impossible_reference_scores(write_minari, episodes):
+    path = write_minari("toy/data-v0", episodes) / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ref_min_score": 5.0, "ref_max_score": 5.0}))
+    refused("toy/data-v0", "ref_min_score", "5.0")
+
+
 def test_the_evaluation_environment_is_the_one_to_make(write_minari, make_episode):
     episode = make_episode(np.random.default_rng(0), 5, observation_width=4, action_width=1)
     space = {"action_space": spaces.Box(-1, 1, (1,), np.float32)}

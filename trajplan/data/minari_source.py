@@ -151,7 +151,10 @@ def _read(node: Any) -> Any:
 def _reference(id: str, metadata: Mapping[str, Any], env_id: str | None) -> ReferenceScores | None:
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if low is not None and high is not None:
-        return ReferenceScores(float(low), float(high), source="the dataset")
+        try:
+            return ReferenceScores(float(low), float(high), source="the dataset")
+        except (DataError, TypeError, ValueError) as error:
+            raise DataError(f"dataset {id!r}: its ref_min_score and ref_max_score cannot be used: {error}") from None
     return reference_for_environment(env_id) if env_id else None
 
 
