@@ -133,29 +133,34 @@ def gather(args: argparse.Namespace) -> dict[str, float]:
     def window_batch() -> None:
         windows.batch(torch.randint(len(windows), (BATCH,), generator=generator))
 
-    single = _median_seconds(lambda: transitions.sample(BATCH, generator), args.batches)
-    window = _median_seconds(window_batch, args.batches)
+    single = _seconds(lambda: transitions.sample(BATCH, generator), args.batches)
+    window = _seconds(window_batch, args.batches)
     source = torch.rand(2**26)
     target = torch.empty_like(source)
-    copy = _median_seconds(lambda: target.copy_(source), 10)
-    bandwidth = source.numel() * 4 / copy / 1e9
-    row_bytes = 4 * (dataset.observation_dim + dataset.action_dim + 1)
+    copy = _seconds(lambda: target.copy_(source), 20)
+    window_bytes = 4 * BATCH * LENGTH * (dataset.observation_dim + dataset.action_dim + 1)
+    # The best batch as well as the median one: other work on the machine only ever adds time.
     return {
-        "transitions_per_second": BATCH / single,
-        "windows_per_second": BATCH / window,
-        "window_transitions_per_second": BATCH * LENGTH / window,
-        "window_gigabytes_per_second": BATCH * LENGTH * row_bytes / window / 1e9,
-        "memory_copy_gigabytes_per_second": bandwidth,
+        "transitions_per_second": BATCH / single[0],
+        "transitions_per_second_best": BATCH / single[1],
+        "windows_per_second": BATCH / window[0],
+        "windows_per_second_best": BATCH / window[1],
+        "window_gigabytes_per_second": window_bytes / window[0] / 1e9,
+        "window_gigabytes_per_second_best": window_bytes / window[1] / 1e9,
+        "memory_copy_gigabytes_per_second": 4 * source.numel() / copy[0] / 1e9,
+        "memory_copy_gigabytes_per_second_best": 4 * source.numel() / copy[1] / 1e9,
+        "load_average": os.getloadavg()[0],
     }
 
 
-def _median_seconds(work: Callable[[], object], repeats: int) -> float:
+def _seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median and best time of `repeats` calls, after five to warm up."""
     seconds = []
     for _ in range(repeats + 5):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[5:])
+    return statistics.median(seconds[5:]), min(seconds[5:])
 
 
 def _memory(name: str) -> float:
