@@ -138,10 +138,10 @@ class CachedDecoder:
         store, at = (self.branch, self.branch_length) if branching else (self.trunk, self.trunk_length)
         for index, block in enumerate(self.model.h):
             # Head-major rows, so that the scores of the three stores lie side by side without a copy.
-            qkv = self._project(block, hidden).view(B, K, n, 3, self.H, self.d)
-            qkv = qkv.permute(3, 0, 4, 1, 2, 5).reshape(3, B * self.H * K * n, self.d)
-            store[index][:, :, at] = qkv[1:]
-            attended = self._attend(index, qkv[0] * self.scale, K, n, branching)
+            qkv = self._project(block, hidden).view(B, K, n, 3, self.H, self.d).permute(3, 0, 4, 1, 2, 5)
+            store[index][:, :, at].view(2, B, self.H, K, n, self.d).copy_(qkv[1:])
+            q = qkv[0].reshape(-1, self.d).mul_(self.scale)
+            attended = self._attend(index, q, K, n, branching)
             attended = attended.view(B, self.H, K, n, self.d).permute(0, 2, 3, 1, 4).reshape(B * K * n, self.D)
             hidden = self._finish(block, hidden, attended)
         return hidden
