@@ -89,15 +89,15 @@ class TrainConfig:
         """The trackers asked for, as a list."""
         return [name.strip() for name in self.trackers.split(",") if name.strip()]
 
-    def resolved(self, *, windows: int, on_gpu: bool) -> "TrainConfig":
+    def resolved(self, *, windows: int, bf16: bool) -> "TrainConfig":
         """The same settings with the open ones settled: `updates` from `epochs`, `precision` from the device.
 
         Args:
             windows: training windows, one for every transition of the training episodes.
-            on_gpu: whether the run is on a GPU.
+            bf16: whether the run is on a GPU that computes in bf16.
         """
         updates = self.updates or max(1, math.ceil(self.epochs * windows / self.batch_size))
-        precision = self.precision if self.precision != "auto" else ("bf16" if on_gpu else "no")
+        precision = self.precision if self.precision != "auto" else ("bf16" if bf16 else "no")
         return replace(self, updates=updates, precision=precision)
 
 

@@ -7,6 +7,7 @@ changes nothing but the speed.
 
 import math
 import os
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -78,6 +79,11 @@ class Run:
     seconds: float = 0.0
 
 
+def supports_bf16() -> bool:
+    """Whether training goes to a GPU that computes in bf16."""
+    return uses_gpu() and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def uses_gpu() -> bool:
     """Whether training goes to an accelerator (`ACCELERATE_USE_CPU=1` keeps it on the CPU)."""
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
@@ -115,7 +121,7 @@ def train(
     if config.held_out > 0:
         training, held_out = dataset.split(config.held_out, config.seed)
     windows = int(dataset.lengths[training].sum())
-    config = config.resolved(windows=windows, on_gpu=uses_gpu())
+    config = config.resolved(windows=windows, bf16=supports_bf16())
     if continued:
         check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
@@ -137,7 +143,7 @@ def train(
         size = config.batch_size // (processes * config.accumulation)
         measured = HeldOut(table, make_windows(episodes=held_out), config.eval_windows, size)
     about = {"format": 1, "processes": processes, "fingerprint": table.fingerprint(), "updates": config.updates}
-    raw, model, optimizer = _build(dataset, tokenizer, config, accelerator)
+    raw, model, optimizer = build(dataset, tokenizer, config, accelerator)
     run = Run(config, folder, accelerator, raw, model, optimizer, batches, measured, about)
     if step:
         _restore(run, step)
@@ -185,9 +191,10 @@ def _fit_tokenizer(dataset: OfflineDataset, config: TrainConfig) -> Tokenizer:
     return fit_tokenizer(config.tokenizer, joined, config.bins, discrete)
 
 
-def _build(
+def build(
     dataset: OfflineDataset, tokenizer: Tokenizer, config: TrainConfig, accelerator: Accelerator
 ) -> tuple[TrajectoryTransformer, nn.Module, torch.optim.Optimizer]:
+    """The seeded model for a dataset and its tokens: bare, as prepared for the processes, and its optimiser."""
     names = ("n_layer", "n_head", "n_embd", "embd_pdrop", "attn_pdrop", "resid_pdrop", "bins", "window")
     weights = ("observation_weight", "action_weight", "reward_weight", "return_weight")
     torch.manual_seed(config.seed)
@@ -201,7 +208,8 @@ def _build(
     ).to(accelerator.device)
     raw.train()
     if config.gradient_checkpointing:
-        raw.gradient_checkpointing_enable()
+        # transformers 5.23 has a new name for it and warns about the old one, the only one of 5.17.
+        getattr(raw, "activation_checkpointing_enable", raw.gradient_checkpointing_enable)()
     if config.compile:
         raw.compile()
     model, optimizer = accelerator.prepare(raw, make_optimizer(raw, config, accelerator.device))
@@ -216,6 +224,9 @@ def _restore(run: Run, step: Path) -> None:
     check_same_state(step, about, run.about["fingerprint"], run.accelerator.num_processes)
     state.restore(step, run.model, run.optimizer, run.accelerator)
     run.done, run.seconds = about["update"], about["seconds"]
+    if run.accelerator.is_main_process:
+        # The run may have been killed between writing its state and its model.
+        checkpoint.save_model(run.folder, run.raw, state.saved_weights(step))
 
 
 def _loop(run: Run) -> TrainResult:
@@ -227,6 +238,8 @@ def _loop(run: Run) -> TrainResult:
         accelerator.init_trackers("trajplan", config=to_dict(config))
     values: dict[str, Any] = {}
     wanted = False
+    if main:
+        _announce(run)
     started = time.perf_counter() - run.seconds
     with Interrupt() as interrupt, Progress(run.done, total, config, run.raw, main) as progress:
         while run.done < total and not wanted:
@@ -255,6 +268,19 @@ def _loop(run: Run) -> TrainResult:
         metrics.close()
     accelerator.end_training()
     return TrainResult(run.done, run.done < total, values)
+
+
+def _announce(run: Run) -> None:
+    config, accelerator = run.config, run.accelerator
+    updates, windows = config.updates or 0, len(run.batches.windows)
+    parameters = sum(p.numel() for p in run.raw.parameters())
+    tokens = config.batch_size * config.window * run.raw.config.transition_dim
+    print(
+        f"{parameters / 1e6:.2f}M parameters, {updates:,} updates of {tokens:,} tokens "
+        f"({updates * config.batch_size / windows:,.4g} passes over {windows:,} windows), on "
+        f"{accelerator.num_processes} x {accelerator.device.type}, mixed precision: {config.precision}.",
+        file=sys.stderr,
+    )
 
 
 def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:

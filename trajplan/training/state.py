@@ -25,15 +25,18 @@ FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The whole model's state on the CPU, also of a wrapped or sharded model; a collective call."""
+    """The whole model's state on the CPU, also of a wrapped or sharded model; a collective call.
+
+    With several processes, the main one alone gets it; the others get nothing.
+    """
     weights: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return weights
 
 
 def full_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `PARAMETER/NAME` tensors on the CPU, also of a sharded model; a collective call."""
+    """The optimiser's state as `PARAMETER/NAME` tensors on the CPU, to be read as `full_weights`."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: Any = get_optimizer_state_dict(model, optimizer, options=options)["state"]
+    state: Any = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})
     return {f"{parameter}/{name}": value for parameter, part in state.items() for name, value in part.items()}
 
 
@@ -72,12 +75,19 @@ def save_state(
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / name)
     sizes = {name: (temporary / name).stat().st_size for name in FILES}
     write_json(temporary / "state.json", about | {"sizes": sizes})
-    if final.exists():
-        shutil.rmtree(final)
     publish(temporary, final)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
     return final
+
+
+def saved_weights(step: Path) -> dict[str, Tensor]:
+    """The model's weights in a checkpoint.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    return _load(step / FILES[0])
 
 
 def newest_state(folder: Path) -> Path | None:
@@ -99,10 +109,7 @@ def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, acce
     Raises:
         CheckpointError: if the files do not fit the model or the processes.
     """
-    try:
-        weights, moments, random = (load_file(step / name) for name in FILES)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{step} cannot be read: {error}.") from None
+    weights, moments, random = (_load(step / name) for name in FILES)
     options = StateDictOptions(full_state_dict=True)
     try:
         set_model_state_dict(model, dict(weights), options=options)
@@ -118,6 +125,13 @@ def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, acce
     torch.set_rng_state(random[f"{rank}/cpu"])
     if accelerator.device.type == "cuda" and f"{rank}/device" in random:
         torch.cuda.set_rng_state(random[f"{rank}/device"], accelerator.device)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
 
 
 def _is_whole(step: Path) -> bool:

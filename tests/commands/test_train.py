@@ -1,0 +1,137 @@
+import subprocess
+import sys
+import warnings
+
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from minari.data_collector import EpisodeBuffer
+
+from trajplan.cli import main
+from trajplan.training.checkpoint import load_model_folder
+from trajplan.training.metrics import read_metrics
+
+SMALL = ["--preset", "tt_debug", "--updates", "6", "--save-every", "4", "--log-every", "2"]
+
+
+@pytest.fixture(autouse=True)
+def reset():
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """The id of a Minari dataset of 6 episodes in a root of its own."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "minari").mkdir()
+    rng = np.random.default_rng(0)
+    buffers = [
+        EpisodeBuffer(
+            observations=rng.normal(size=(13, 3)).astype(np.float32),
+            actions=rng.uniform(-1, 1, (12, 2)).astype(np.float32),
+            rewards=list(rng.normal(size=12)),
+            terminations=[False] * 12,
+            truncations=[False] * 11 + [True],
+        )
+        for _ in range(6)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minari.create_dataset_from_buffers(
+            "toy/hopper/medium-replay-v0",
+            buffers,
+            observation_space=spaces.Box(-np.inf, np.inf, (3,), np.float32),
+            action_space=spaces.Box(-1, 1, (2,), np.float32),
+        )
+    return "toy/hopper/medium-replay-v0"
+
+
+def test_trains_with_a_named_preset_and_flags_over_it(dataset, tmp_path, capsys):
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, "--window", "3"]) == 0
+    assert "Preset tt_debug on toy/hopper" in capsys.readouterr().out
+    loaded = load_model_folder(tmp_path / "run")
+    assert (loaded.train_config.updates, loaded.train_config.window, loaded.train_config.n_embd) == (6, 3, 32)
+    assert (loaded.planner_config.horizon, loaded.planner_config.beam_width) == (2, 4)
+    assert loaded.info.id == dataset
+    assert [line["update"] for line in read_metrics(tmp_path / "run")] == [2, 4, 6]
+
+
+def test_the_preset_is_chosen_by_the_dataset_and_said(dataset, tmp_path, capsys):
+    small = ["--n-layer", "1", "--n-embd", "8", "--updates", "1", "--batch-size", "4"]
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *small]) == 0
+    assert "Preset tt_hopper_medium_replay (chosen by" in capsys.readouterr().out
+    config = load_model_folder(tmp_path / "run").train_config
+    assert config.epochs == pytest.approx(80 * 1_000_000 / 72)
+    assert (config.bins, config.n_layer) == (100, 1)
+
+
+def test_an_interrupted_run_says_how_to_resume_and_does(dataset, tmp_path, capsys, monkeypatch):
+    import signal
+
+    from trajplan.training import loop
+
+    output, original, done = tmp_path / "run", loop.gradients, []
+
+    def interrupted(*args):
+        done.append(signal.raise_signal(signal.SIGINT) if len(done) == 2 else None)
+        return original(*args)
+
+    monkeypatch.setattr(loop, "gradients", interrupted)
+    assert main(["train", "--dataset", dataset, "--output", str(output), *SMALL]) == 130
+    assert f"trajplan train --resume --output {output}" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(tmp_path / "cache"))
+    assert main(["train", "--resume", "--output", str(output)]) == 0
+    assert read_metrics(output)[-1]["update"] == 6
+
+    assert main(["train", "--resume", "--output", str(output), "--learning-rate", "0.5"]) == 2
+    assert "learning_rate is 0.5 and was 0.0006" in capsys.readouterr().err
+    assert main(["train", "--dataset", dataset, "--output", str(output), *SMALL]) == 2
+    assert "already holds a run: continue it with --resume" in capsys.readouterr().err
+
+
+def test_resuming_before_anything_was_saved_starts_from_the_beginning(dataset, tmp_path, capsys):
+    arguments = ["train", "--output", str(tmp_path / "run"), "--resume"]
+    assert main(arguments) == 2
+    assert "holds no run to resume" in capsys.readouterr().err
+    assert main([*arguments, "--dataset", dataset, *SMALL]) == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--preset", "tt_nosuch"], "tt_nosuch"),
+        (["--n-embd", "30"], "n_embd"),
+        (["--batch-size", "9", "--accumulation", "2"], "batch_size is 9"),
+        (["--trackers", "nosuch"], "trackers"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_leave_nothing(dataset, tmp_path, capsys, flags, named):
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *flags]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "trajplan: error: " in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_that_does_not_exist_is_named(dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MINARI_REMOTE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["train", "--dataset", "toy/none/at-all-v0", "--output", str(tmp_path / "run")]) == 2
+    assert "toy/none/at-all-v0" in capsys.readouterr().err
+
+
+def test_help_documents_every_setting_without_loading_torch():
+    program = "import sys; from trajplan.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    program += "sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for flag in ("--batch-size", "--resume", "--preset", "--gradient-checkpointing", "--termination-penalty"):
+        assert flag in done.stdout
