@@ -1,0 +1,67 @@
+import torch
+from torch.nn import functional
+
+from trajplan.models.critics import DiscreteTwinQ, TwinQ, Value, make_critic, target_of
+from trajplan.models.networks import Dimensions, EnsembleMLP, polyak_update
+
+CONTINUOUS, DISCRETE, HIDDEN = Dimensions(3, 2), Dimensions(3, 1, 4), (8, 16)
+
+
+def by_hand(ensemble: EnsembleMLP, member: int, x: torch.Tensor) -> torch.Tensor:
+    for number in range(len(ensemble.weights)):
+        x = functional.linear(x, ensemble.weights[number][member].T, ensemble.biases[number][member, 0])
+        x = x if number == len(ensemble.weights) - 1 else x.relu()
+    return x
+
+
+def test_the_ensemble_is_its_members_one_by_one():
+    torch.manual_seed(0)
+    ensemble = EnsembleMLP(3, 5, HIDDEN, 2)
+    x = torch.randn(3, 7, 5)
+    for member in range(3):
+        torch.testing.assert_close(ensemble(x)[member], by_hand(ensemble, member, x[member]))
+        torch.testing.assert_close(ensemble(x[0])[member], by_hand(ensemble, member, x[0]))
+    first, second = ensemble(x[0])[:2]
+    assert not torch.allclose(first, second)
+
+
+def test_members_start_in_the_range_of_a_linear_layer():
+    torch.manual_seed(0)
+    ensemble = EnsembleMLP(2, 100, (50,), 1)
+    assert 0.09 < ensemble.weights[0].abs().max() <= 0.1
+    assert ensemble.biases[0].abs().max() <= 0.1
+
+
+def test_candidate_actions_are_valued_as_one_by_one():
+    torch.manual_seed(0)
+    critic = TwinQ(CONTINUOUS, HIDDEN)
+    observations, actions = torch.randn(5, 3), torch.randn(4, 5, 2)
+    values = critic(observations, actions)
+    assert values.shape == (2, 4, 5)
+    for candidate in range(4):
+        torch.testing.assert_close(values[:, candidate], critic(observations, actions[candidate]))
+    assert critic(observations, actions[0]).shape == (2, 5)
+
+
+def test_the_discrete_critic_picks_the_actions_value():
+    torch.manual_seed(0)
+    critic = make_critic(DISCRETE, HIDDEN)
+    assert isinstance(critic, DiscreteTwinQ)
+    observations, actions = torch.randn(5, 3), torch.tensor([[0.0], [3.0], [1.0], [2.0], [3.0]])
+    values = critic.values(observations)
+    for row, action in enumerate(actions[:, 0].int().tolist()):
+        assert torch.equal(critic(observations, actions)[:, row], values[:, row, action])
+
+
+def test_polyak_update_moves_the_target_by_a_share_and_no_gradient_reaches_it():
+    torch.manual_seed(0)
+    source = Value(CONTINUOUS, HIDDEN)
+    target = target_of(source)
+    before = [p.clone() for p in target.parameters()]
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(1)
+    polyak_update(target, source, 0.25)
+    for old, new in zip(before, target.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.25)
+        assert not new.requires_grad

@@ -1,0 +1,70 @@
+"""Value functions: V(s), and Q(s, a) as two functions whose smaller value guards against over-estimation.
+
+Shapes: B batch, S observation_dim, A action_dim, C candidate actions an observation. Actions are in [-1, 1], or an
+index for Discrete ones.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from trajplan.models.networks import Dimensions, EnsembleMLP, mlp
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Value(nn.Module):
+    """V(s): (..., S) -> (...)."""
+
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = mlp(dimensions.observation_dim, hidden, 1)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(..., S) -> (...)."""
+        return self.network(observations).squeeze(-1)
+
+
+class TwinQ(nn.Module):
+    """Two functions Q(s, a) of continuous actions, computed together."""
+
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.networks = EnsembleMLP(2, dimensions.observation_dim + dimensions.action_dim, hidden, 1)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """(B, S) and (B, A) -> (2, B); or (B, S) and (C, B, A), C candidates each -> (2, C, B)."""
+        observations = observations.expand(*actions.shape[:-1], observations.shape[-1])
+        joined = torch.cat([observations, actions], dim=-1)
+        values = self.networks(joined.reshape(-1, joined.shape[-1]))
+        return values.view(2, *actions.shape[:-1])
+
+
+class DiscreteTwinQ(nn.Module):
+    """Two functions Q(s, a) of Discrete actions, each giving the values of all of them at once."""
+
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        assert dimensions.num_actions is not None
+        self.networks = EnsembleMLP(2, dimensions.observation_dim, hidden, dimensions.num_actions)
+
+    def values(self, observations: Tensor) -> Tensor:
+        """Q of every action: (B, S) -> (2, B, num_actions)."""
+        return self.networks(observations)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """(B, S) and indices (B, 1) -> (2, B)."""
+        index = actions.long().expand(2, *actions.shape)
+        return self.values(observations).gather(-1, index).squeeze(-1)
+
+
+def make_critic(dimensions: Dimensions, hidden: tuple[int, ...]) -> TwinQ | DiscreteTwinQ:
+    """The twin Q for the kind of actions."""
+    return TwinQ(dimensions, hidden) if dimensions.num_actions is None else DiscreteTwinQ(dimensions, hidden)
+
+
+def target_of(network: M) -> M:
+    """A copy that no gradient reaches, to be moved by `polyak_update`."""
+    return copy.deepcopy(network).requires_grad_(False)

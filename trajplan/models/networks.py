@@ -1,0 +1,83 @@
+"""Multi-layer perceptrons for vectors of any size, one or several at once, and what their training shares.
+
+Shapes: B batch, S observation_dim, A action_dim, M members.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from trajplan.data.info import DatasetInfo
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What networks are sized by.
+
+    Attributes:
+        observation_dim: S.
+        action_dim: A; 1 for Discrete actions.
+        num_actions: number of Discrete actions; None for continuous ones.
+    """
+
+    observation_dim: int
+    action_dim: int
+    num_actions: int | None = None
+
+    @classmethod
+    def of(cls, info: DatasetInfo) -> "Dimensions":
+        """Those of a dataset."""
+        return cls(info.observation_dim, info.action_dim, info.num_actions)
+
+
+def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """Linear layers with ReLU between them: (..., inputs) -> (..., outputs)."""
+    sizes = (inputs, *hidden, outputs)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class EnsembleMLP(nn.Module):
+    """M perceptrons of one shape and their own weights, in one batched product a layer.
+
+    Args:
+        members: M.
+        inputs, hidden, outputs: as for `mlp`; every member starts as `torch.nn.Linear` layers would.
+    """
+
+    def __init__(self, members: int, inputs: int, hidden: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        sizes = (inputs, *hidden, outputs)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for before, after in pairwise(sizes):
+            bound = 1 / math.sqrt(before)
+            self.weights.append(torch.empty(members, before, after).uniform_(-bound, bound))
+            self.biases.append(torch.empty(members, 1, after).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs), the same for all members, or (M, B, inputs), to (M, B, outputs)."""
+        members = len(self.weights[0])
+        x = x.expand(members, *x.shape[-2:])
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if number:
+                x = torch.relu(x)
+            x = torch.baddbmm(bias, x, weight)
+        return x
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """Move every parameter of `target` by the share `rate` towards that of `source`."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """Adam in its fused form, which CPUs and GPUs both have: one call updates all parameters."""
+    return torch.optim.Adam(list(parameters), lr=learning_rate, fused=True)
