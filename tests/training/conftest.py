@@ -73,10 +73,10 @@ class Trainer:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n"
 
-    def start(self, task, *arguments, processes=1):
+    def start(self, task, *arguments, processes=1, **options):
         """Begin a task; returns the pids of its processes."""
         path = self.folder / "arguments"
-        path.write_bytes(pickle.dumps(arguments))
+        path.write_bytes(pickle.dumps((arguments, options)))
         request = {"task": task, "arguments": str(path), "processes": processes}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -86,9 +86,9 @@ class Trainer:
         """The exit codes of the task's processes."""
         return json.loads(self.process.stdout.readline())
 
-    def run(self, task, *arguments, processes=1):
+    def run(self, task, *arguments, processes=1, **options):
         """Do a task that succeeds."""
-        self.start(task, *arguments, processes=processes)
+        self.start(task, *arguments, processes=processes, **options)
         assert self.wait() == [0] * processes
 
 

@@ -26,14 +26,14 @@ def test_killed_at_random_moments_and_resumed_is_bit_identical(trainer, dataset,
     train(dataset, tmp_path / "unbroken", config, planner)
     moments = random.Random(0)
     for update in (0, 4, 13, 27):
-        (pid,) = trainer.start("train_all", dataset, planner, [(tmp_path / "run", config, True)])
+        (pid,) = trainer.start("train", dataset, tmp_path / "run", config, planner, resume=True)
         while last_update(tmp_path / "run") < update:
             time.sleep(0.002)
         time.sleep(moments.random() * 0.1)
         os.kill(pid, signal.SIGKILL)
         assert trainer.wait() == [-signal.SIGKILL]
     assert last_update(tmp_path / "run") < 40
-    trainer.run("train_all", dataset, planner, [(tmp_path / "run", config, True)])
+    trainer.run("train", dataset, tmp_path / "run", config, planner, resume=True)
     assert numbers(tmp_path / "run") == numbers(tmp_path / "unbroken")
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "unbroken"))
     assert all(torch.equal(a[name], b[name]) for name in a | b)

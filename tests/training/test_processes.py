@@ -11,27 +11,24 @@ from trajplan.training.metrics import read_metrics
 
 
 def test_two_processes_give_the_losses_of_one(trainer, dataset, tiny, planner, tmp_path):
-    config = tiny(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
-    parts = tiny(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, accumulation=2)
-    runs = [(tmp_path / "two", config, False), (tmp_path / "parts", parts, False)]
-    trainer.run("train_all", dataset, planner, runs, processes=2)
-    train(dataset, tmp_path / "one", config, planner)
-    for folder in ("two", "parts"):
-        for one, two in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / folder), strict=True):
-            assert one.keys() == two.keys()
-            for name in one.keys() - {"seconds", "tokens_per_second"}:
-                assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    still = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    trainer.run("train", dataset, tmp_path / "two", tiny(**still, accumulation=2), planner, processes=2)
+    train(dataset, tmp_path / "one", tiny(**still), planner)
+    for one, two in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two"), strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"seconds", "tokens_per_second"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
 
 
 def test_two_processes_resume_exactly(trainer, dataset, tiny, planner, tmp_path):
-    trainer.run("train_all", dataset, planner, [(tmp_path / "run", tiny(), False)], processes=2)
+    trainer.run("train", dataset, tmp_path / "run", tiny(), planner, processes=2)
     random = load_file(tmp_path / "run/training_state/step-00000008/random.safetensors")
     assert set(random) == {"0/cpu", "1/cpu"}
     assert not torch.equal(random["0/cpu"], random["1/cpu"])
     # As if killed after update 8: the two repeat what follows, dropout included.
     shutil.copytree(tmp_path / "run", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed/training_state/step-00000012")
-    trainer.run("train_all", dataset, planner, [(tmp_path / "resumed", tiny(), True)], processes=2)
+    trainer.run("train", dataset, tmp_path / "resumed", tiny(), planner, resume=True, processes=2)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "resumed"))
     assert all(torch.equal(a[name], b[name]) for name in a | b)
 

@@ -1,12 +1,13 @@
 """A process that has imported everything and forks others to train, so that a test pays for the imports once.
 
 It reads a line of JSON, {"task", "arguments", "processes"}, prints the pids of the forked processes and, when these
-have ended, their exit codes. `arguments` is a pickle of the task's arguments.
+have ended, their exit codes. `arguments` is a pickle of the task's positional and keyword arguments.
 """
 
 import json
 import os
 import pickle
+import signal
 import socket
 import sys
 import traceback
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -23,12 +23,6 @@ from trajplan.training import state
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train
 from trajplan.training.optimizer import make_optimizer
-
-
-def train_all(dataset, planner, runs):
-    for folder, config, resume in runs:
-        train(dataset, folder, config, planner, resume=resume)
-        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def restore_sharded(folder):
@@ -81,12 +75,24 @@ def fork(request, rank, port):
             places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
             os.environ |= {name: str(value) for name, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
         torch.set_num_threads(1)
-        arguments = pickle.loads(Path(request["arguments"]).read_bytes())
-        globals()[request["task"]](*arguments)
+        arguments, options = pickle.loads(Path(request["arguments"]).read_bytes())
+        {"train": train, "restore_sharded": restore_sharded}[request["task"]](*arguments, **options)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def wait(pids):
+    """Exit codes; where one process fails, the others are killed, as they would wait for it."""
+    codes = {}
+    while len(codes) < len(pids):
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        for other in pids if codes[pid] else []:
+            if other not in codes:
+                os.kill(other, signal.SIGKILL)
+    return [codes[pid] for pid in pids]
 
 
 if __name__ == "__main__":
@@ -98,4 +104,4 @@ if __name__ == "__main__":
         request = json.loads(line)
         pids = [fork(request, rank, port) for rank in range(request["processes"])]
         print(json.dumps(pids), flush=True)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        print(json.dumps(wait(pids)), flush=True)
