@@ -143,6 +143,22 @@ def test_saved_and_loaded_by_the_auto_classes(tmp_path):
         assert torch.equal(loaded(tokens()).logits, model(tokens()).logits)
 
 
+def test_neighbouring_bins_start_alike_and_distant_ones_do_not():
+    model = TrajectoryTransformer(
+        TrajectoryTransformerConfig(observation_dim=1, action_dim=1, bins=50, bin_counts=[50, 4, 50, 50], n_embd=512)
+    )
+    std = model.config.initializer_range
+    for table in (model.wte.weight.detach().view(4, 51, 512), model.heads.detach()):
+        assert float(table.std()) == pytest.approx(std, rel=0.1)
+        rows = F.normalize(table, dim=-1)
+        alike = torch.einsum("jvd,jwd->jvw", rows, rows)
+        # 0.95 exp(-(1 / 50 / 0.15)^2 / 2) for neighbours of 50 bins, 0.95 exp(-(1 / 4 / 0.15)^2 / 2) for those of 4.
+        assert float(alike[0, 10, 11]) == pytest.approx(0.942, abs=0.05)
+        assert float(alike[1, 1, 2]) == pytest.approx(0.237, abs=0.15)
+        assert abs(float(alike[0, 5, 45])) < 0.2
+        assert alike[:, 50, :50].abs().max() < 0.25
+
+
 def test_gradient_checkpointing_gives_the_same_gradients():
     window = tokens()
     gradients = []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trajplan.models.networks import Dimensions, EnsembleMLP, mlp
+from trajplan.models.policies import Categorical, Policy
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -68,3 +69,11 @@ def make_critic(dimensions: Dimensions, hidden: tuple[int, ...]) -> TwinQ | Disc
 def target_of(network: M) -> M:
     """A copy that no gradient reaches, to be moved by `polyak_update`."""
     return copy.deepcopy(network).requires_grad_(False)
+
+
+def expected_q(critic: TwinQ | DiscreteTwinQ, policy: Policy, observations: Tensor) -> Tensor:
+    """The smaller Q of what the policy does, (B, S) -> (B,): exact for Discrete actions, else of one sampled action."""
+    if isinstance(critic, DiscreteTwinQ):
+        assert isinstance(policy, Categorical)
+        return (policy.log_probs(observations).exp() * critic.values(observations).amin(0)).sum(-1)
+    return critic(observations, policy.sample(observations)[0]).amin(0)

@@ -20,6 +20,9 @@ from transformers.utils import ModelOutput
 
 KINDS = ("observation", "action", "reward", "return")
 IGNORED = -100
+# How far apart bins are still alike at the start, as a share of all bins, and how much of a row is its own.
+SMOOTHNESS = 0.15
+OWN_SHARE = 0.05
 
 
 class TrajectoryTransformerConfig(GPT2Config):
@@ -129,7 +132,8 @@ class TrajectoryTransformer(PreTrainedModel):
             # GPT-2 scales the residual projections by the number of residual additions.
             init.normal_(module.c_proj.weight, std=std / (2 * self.config.n_layer) ** 0.5)
         elif isinstance(module, TrajectoryTransformer):
-            init.normal_(module.heads, std=std)
+            init.copy_(module.wte.weight, std * _smooth_tables(module.config).flatten(0, 1))
+            init.copy_(module.heads, std * _smooth_tables(module.config))
             init.copy_(module.illegal, _illegal_tokens(module.config))
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -205,6 +209,23 @@ class TrajectoryTransformer(PreTrainedModel):
         sums = torch.zeros(4, device=token_losses.device).index_add_(0, kinds.flatten(), token_losses.flatten())
         counts = torch.zeros_like(sums).index_add_(0, kinds.flatten(), valid.flatten().float())
         return dict(zip(KINDS, (sums / counts).unbind(), strict=True))
+
+
+def _smooth_tables(config: TrajectoryTransformerConfig) -> Tensor:
+    """Random tables (J, V + 1, D) of unit variance in which the rows of neighbouring bins are alike.
+
+    The paper draws every row on its own; then what is learned of one bin says nothing of the next, and the order of the
+    bins has to be learned first. Here rows are correlated by the distance of their bins, as a share of the bins in use.
+    """
+    tables = []
+    for count in config.bin_counts or [config.bins] * config.transition_dim:
+        place = torch.arange(config.bins + 1) / count
+        alike = torch.exp(-(((place[:, None] - place) / SMOOTHNESS) ** 2) / 2)
+        # A share of their own keeps bins distinct (and the matrix positive); the stop token is no bin's neighbour.
+        covariance = (1 - OWN_SHARE) * alike + OWN_SHARE * torch.eye(config.bins + 1)
+        covariance[-1, :-1] = covariance[:-1, -1] = 0
+        tables.append(torch.linalg.cholesky(covariance) @ torch.randn(config.bins + 1, config.n_embd))
+    return torch.stack(tables)
 
 
 def _illegal_tokens(config: TrajectoryTransformerConfig) -> Tensor:
