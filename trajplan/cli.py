@@ -1,6 +1,7 @@
 """The `trajplan` command: one module of `trajplan.commands` per sub-command, imported only when it is run."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrajplanError as error:
         print(f"trajplan: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader (`| head`) has left; the flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("trajplan: interrupted", file=sys.stderr)
         return 130

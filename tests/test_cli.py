@@ -1,0 +1,82 @@
+import subprocess
+import sys
+
+import pytest
+
+from trajplan import __version__, cli
+from trajplan.config import add_arguments, from_dict, given
+from trajplan.errors import ConfigError, DataError
+from trajplan.planners.config import BeamSearchConfig
+
+
+def call(capsys, *argv):
+    try:
+        status = cli.main(argv)
+    except SystemExit as stop:
+        status = stop.code
+    return status, capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in cli.COMMANDS)])
+def test_every_command_explains_itself(capsys, command):
+    status, printed = call(capsys, *command, "--help")
+    assert status == 0
+    assert printed.out.startswith(f"usage: {' '.join(('trajplan', *command))}")
+
+
+def test_python_m_trajplan_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "trajplan", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"trajplan {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [(), ("no-such-command",), ("train", "--no-such-flag", "1")])
+def test_words_that_mean_nothing_are_refused(capsys, argv):
+    status, printed = call(capsys, *argv)
+    assert status == 2
+    assert "error" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "printed"),
+    [
+        (DataError("The file is empty."), 2, "trajplan: error: The file is empty.\n"),
+        (KeyboardInterrupt(), 130, "trajplan: interrupted\n"),
+    ],
+)
+def test_failures_are_one_sentence_and_a_status(capsys, monkeypatch, raised, status, printed):
+    from trajplan.commands import datasets
+
+    def run(args):
+        raise raised
+
+    monkeypatch.setattr(datasets, "run", run)
+    result, output = call(capsys, "datasets", "list")
+    assert (result, output.err) == (status, printed)
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    code = "import sys; from trajplan.cli import main; from trajplan.commands import datasets\n"
+    code += (
+        "datasets.run = lambda args: [print('x' * 99) for _ in range(9999)] and 0\nsys.exit(main(['datasets', 'list']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+
+
+def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused():
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, BeamSearchConfig, "planner")
+    args = parser.parse_args(["--horizon", "4", "--action-cdf", "none"])
+    assert given(args, BeamSearchConfig) == {"horizon": 4, "action_cdf": None}
+    assert from_dict(BeamSearchConfig, {"horizon": 4}) == BeamSearchConfig(horizon=4)
+    with pytest.raises(ConfigError, match="has no setting 'horizn'; it has horizon, beam_width"):
+        from_dict(BeamSearchConfig, {"horizn": 4})
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--horizon", "four"])
