@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
 from trajplan.errors import ConfigError
@@ -58,6 +58,23 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
             f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}."
         )
     return config_class(**values)
+
+
+def require(holds: bool, name: str, value: object, must: str) -> None:
+    """Refuse a setting.
+
+    Raises:
+        ConfigError: "NAME is VALUE; it must MUST.", unless it holds.
+    """
+    if not holds:
+        raise ConfigError(f"{name} is {value}; it must {must}.")
+
+
+def changes(now: Any, before: Any, free: Collection[str] = ()) -> list[str]:
+    """How a config differs from another of its class, as phrases `name is X and was Y`; names in `free` may differ."""
+    names = [field.name for field in dataclasses.fields(now) if field.name not in free]
+    changed = [name for name in names if getattr(now, name) != getattr(before, name)]
+    return [f"{name} is {getattr(now, name)} and was {getattr(before, name)}" for name in changed]
 
 
 def _unwrap(hint: Any) -> tuple[Any, bool]:

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import signal
 
 import pytest
@@ -343,3 +344,34 @@ def test_a_signal_saves_the_update_it_came_in(unbroken, dataset, tiny, planner, 
     assert not train(dataset, folder, tiny(), planner, resume=True).interrupted
     assert same_weights(folder, unbroken)
     assert numbers(folder) == numbers(unbroken)
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
+    unbroken, dataset, tiny, planner, tmp_path, monkeypatch
+):
+    original, calls = state.save_file, []
+
+    def full(*args):
+        calls.append(args)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device")
+        original(*args)
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"update 8 cannot be written: .*No space left"):
+        train(dataset, tmp_path / "run", tiny(), planner)
+    train(dataset, tmp_path / "run", tiny(), planner, resume=True)
+    assert same_weights(tmp_path / "run", unbroken)
+
+
+def test_an_output_that_cannot_be_made_is_named(dataset, tiny, planner, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="file/run cannot be made"):
+        train(dataset, tmp_path / "file/run", tiny(), planner)
+
+
+def test_a_measurement_is_told_with_speed_and_time_left(dataset, tiny, planner, tmp_path, capsys):
+    train(dataset, tmp_path / "run", tiny(updates=6), planner)
+    told = capsys.readouterr().err
+    assert re.search(r"update 5: loss [\d.]+, held-out [\d.]+ \(observation .*\), [\d,]+ tokens/s, 00:\d\d left", told)
+    assert "6 updates of 448 tokens" in told

@@ -19,7 +19,7 @@ class Bar:
     def __init__(self, done: int, total: int, visible: bool, unit: str = "updates", per_update: int = 1) -> None:
         self.visible = visible
         self._unit, self._per_update = unit, per_update
-        self._done, self._shown, self._since = done, done, time.perf_counter()
+        self._total, self._done, self._shown, self._since = total, done, done, time.perf_counter()
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -46,6 +46,10 @@ class Bar:
     def speed(self) -> float:
         """Units a second since `restart_clock` was last called."""
         return (self._done - self._shown) * self._per_update / max(1e-9, time.perf_counter() - self._since)
+
+    def time_left(self) -> str:
+        """The time that the remaining updates take at the present speed, such as 03:21:00."""
+        return tqdm.format_interval((self._total - self._done) * self._per_update / max(1e-9, self.speed))
 
     def restart_clock(self) -> None:
         """Measure the speed anew from here on."""

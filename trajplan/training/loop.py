@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
-from trajplan.errors import TrajplanError
+from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.tokenizers.fit import fit_tokenizer
@@ -37,29 +37,16 @@ from trajplan.training.interrupt import Interrupt
 from trajplan.training.metrics import MetricsFile, check_trackers
 from trajplan.training.optimizer import learning_rate, make_optimizer
 from trajplan.training.progress import Progress
+from trajplan.training.result import TrainResult
 from trajplan.training.resume import (
     STATES,
     check_same_dataset,
     check_same_settings,
     check_same_state,
     holds_run,
+    make_folder,
     refuse_existing,
 )
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended.
-
-    Attributes:
-        updates: updates done, in all.
-        interrupted: whether a signal stopped it early.
-        metrics: the last line that it wrote to metrics.jsonl.
-    """
-
-    updates: int
-    interrupted: bool
-    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -148,7 +135,7 @@ def train(
     if step:
         _restore(run, step)
     elif accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_partial(folder)
         planner = replace(planner, discount=config.discount)
         checkpoint.save_settings(folder, tokenizer, dataset.info, planner, config)
@@ -321,6 +308,9 @@ def _save(run: Run) -> None:
     random = state.random_states(run.accelerator)
     if run.accelerator.is_main_process:
         about = run.about | {"update": run.done, "seconds": run.seconds}
-        state.save_state(run.folder / STATES, weights, moments, random, about)
-        checkpoint.save_model(run.folder, run.raw, weights)
+        try:
+            state.save_state(run.folder / STATES, weights, moments, random, about)
+            checkpoint.save_model(run.folder, run.raw, weights)
+        except OSError as error:
+            raise CheckpointError(f"The checkpoint of update {run.done} cannot be written: {error}.") from None
     run.accelerator.wait_for_everyone()

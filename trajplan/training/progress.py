@@ -29,6 +29,6 @@ class Progress(Bar):
             kinds = ", ".join(f"{kind} {values[f'held_out/{kind}']:.3f}" for kind in KINDS)
             self.write(
                 f"update {values['update']}: loss {values['loss']:.3f}, held-out {values['held_out/loss']:.3f} "
-                f"({kinds}), {self.speed_text(values['tokens_per_second'])}"
+                f"({kinds}), {self.speed_text(values['tokens_per_second'])}, {self.time_left()} left"
             )
         self.restart_clock()

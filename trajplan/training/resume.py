@@ -29,6 +29,18 @@ def refuse_existing(folder: Path) -> None:
         raise CheckpointError(f"{folder} already holds a run: continue it with --resume, or choose another --output.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        CheckpointError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made: {error.strerror}; choose another --output.") from None
+
+
 def saved_config(folder: Path) -> TrainConfig:
     """The resolved settings of the run in a folder.
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -19,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from trajplan.errors import CheckpointError
 from trajplan.training.files import PARTIAL, publish, read_json, remove_partial, write_json
+from trajplan.training.tensors import read_tensors
 
 KEPT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
@@ -87,7 +87,7 @@ def saved_weights(step: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if the file is damaged.
     """
-    return _load(step / FILES[0])
+    return read_tensors(step / FILES[0])
 
 
 def newest_state(folder: Path) -> Path | None:
@@ -109,7 +109,7 @@ def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, acce
     Raises:
         CheckpointError: if the files do not fit the model or the processes.
     """
-    weights, moments, random = (_load(step / name) for name in FILES)
+    weights, moments, random = (read_tensors(step / name) for name in FILES)
     options = StateDictOptions(full_state_dict=True)
     try:
         set_model_state_dict(model, dict(weights), options=options)
@@ -125,13 +125,6 @@ def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, acce
     torch.set_rng_state(random[f"{rank}/cpu"])
     if accelerator.device.type == "cuda" and f"{rank}/device" in random:
         torch.cuda.set_rng_state(random[f"{rank}/device"], accelerator.device)
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from None
 
 
 def _is_whole(step: Path) -> bool:
