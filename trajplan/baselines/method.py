@@ -1,0 +1,48 @@
+"""What the trainer asks of a method, and what a user sees of a method's settings.
+
+A method is a module with its networks (policy, critics, targets) and the optimisers of these. It sees observations
+standardised, continuous actions in [-1, 1] and rewards transformed, all by the trainer, once.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trajplan.data.transitions import Batch
+
+Metrics = dict[str, Tensor]
+
+
+class Method(Protocol):
+    """A method of offline reinforcement learning; every one is also a `torch.nn.Module`.
+
+    Attributes:
+        optimizers: by the name of what they train.
+        cosine: those of them whose learning rate falls to 0 along half a cosine during the run.
+    """
+
+    optimizers: dict[str, torch.optim.Adam]
+    cosine: tuple[str, ...]
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of every optimiser on a batch, which is left as it is; gives metrics, tensors without shape."""
+
+    def act(self, observations: Tensor) -> Tensor:
+        """(B, S) standardised observations to (B, A) actions in [-1, 1], or to an index, without exploration."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Everything that an update changes but the optimisers' states."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """The inverse of `state_dict`."""
+
+
+def step(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    """One step of each optimiser along the gradient of a loss (a sum of losses where they share no parameters)."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()

@@ -1,0 +1,61 @@
+"""The methods by name: a new one is a file beside this and a line here."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a method is.
+
+    Attributes:
+        summary: a line for `--help` and model cards.
+        module, config: its file's module, and the name of its settings there.
+        continuous, discrete: the names of the method's classes for Box and for Discrete actions, or None.
+    """
+
+    summary: str
+    module: str
+    config: str
+    continuous: str | None
+    discrete: str | None
+
+    def config_class(self) -> type:
+        """The dataclass of its settings."""
+        return getattr(import_module(self.module), self.config)
+
+    def method_class(self, info: DatasetInfo) -> Any:
+        """The class for a dataset's actions.
+
+        Raises:
+            ConfigError: if it has none for that kind.
+        """
+        name = self.discrete if info.is_discrete else self.continuous
+        if name is None:
+            kinds = ("Discrete", "continuous") if info.is_discrete else ("continuous", "Discrete")
+            raise ConfigError(
+                f"{self.summary} is for {kinds[1]} actions only, and dataset {info.id!r} has {kinds[0]} ones."
+            )
+        return getattr(import_module(self.module), name)
+
+
+METHODS = {
+    "bc": Entry("Behaviour cloning", "trajplan.baselines.bc", "BCConfig", "BC", "BC"),
+    "iql": Entry("Implicit Q-learning", "trajplan.baselines.iql", "IQLConfig", "IQL", "IQL"),
+    "awac": Entry("Advantage-weighted actor-critic", "trajplan.baselines.awac", "AWACConfig", "AWAC", "AWAC"),
+}
+
+
+def method_named(name: str) -> Entry:
+    """The entry of a method.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"There is no method {name!r}; there are {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,129 @@
+"""What a method sees of a dataset, and how its actions become the environment's again.
+
+Everything is transformed once, before training, so that a batch is one gather. The dataset itself stays as it is:
+what is reported is always in the environment's own rewards.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from trajplan.baselines.settings import RunConfig
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import ConfigError
+
+# Keeps noise in a nearly constant dimension from being blown up.
+SMALLEST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Observations standardised, Box actions in [-1, 1], Discrete ones as they are.
+
+    Attributes:
+        mean, deviation: (S,) float32 of the observations.
+        low, high: (A,) float32, the Box; None for Discrete actions.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    low: Tensor | None
+    high: Tensor | None
+
+    @classmethod
+    def of(cls, info: DatasetInfo, mean: Tensor | None = None, deviation: Tensor | None = None) -> "Scaling":
+        """The scaling for a dataset's spaces; without statistics observations stay as they are.
+
+        Raises:
+            ConfigError: if the actions have no bounds.
+        """
+        size = info.observation_dim
+        mean = torch.zeros(size) if mean is None else mean
+        deviation = torch.ones(size) if deviation is None else deviation
+        space = info.action_space
+        if not isinstance(space, spaces.Box):
+            return cls(mean, deviation, None, None)
+        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise ConfigError(
+                f"The baselines need actions with finite bounds, low below high, and dataset {info.id!r} has the "
+                f"action space {space}: give it one with bounds."
+            )
+        return cls(mean, deviation, torch.from_numpy(low), torch.from_numpy(high))
+
+    def to(self, device: torch.device) -> "Scaling":
+        """The same on a device."""
+        parts = (self.mean, self.deviation, self.low, self.high)
+        return Scaling(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+
+    def observations(self, observations: Tensor) -> Tensor:
+        """(..., S), as the method sees them."""
+        return (observations - self.mean) / self.deviation
+
+    def actions(self, actions: Tensor) -> Tensor:
+        """Recorded actions (..., A), as the method sees them: what lies outside the Box is clipped to it."""
+        if self.low is None or self.high is None:
+            return actions
+        return (2 * (actions - self.low) / (self.high - self.low) - 1).clamp(-1, 1)
+
+    def environment_actions(self, actions: Tensor) -> Tensor:
+        """The inverse, (..., A), never outside the Box."""
+        if self.low is None or self.high is None:
+            return actions
+        scaled = self.low + (actions + 1) / 2 * (self.high - self.low)
+        return torch.minimum(torch.maximum(scaled, self.low), self.high)
+
+
+def fit_scaling(dataset: OfflineDataset, standardize: bool) -> Scaling:
+    """The scaling that a run on a dataset uses.
+
+    Raises:
+        ConfigError: if the actions have no bounds.
+    """
+    if not standardize:
+        return Scaling.of(dataset.info)
+    statistics = dataset.statistics()
+    deviation = torch.from_numpy(statistics.deviation).clamp(min=SMALLEST_DEVIATION)
+    return Scaling.of(dataset.info, torch.from_numpy(statistics.mean), deviation)
+
+
+def scaled_dataset(
+    dataset: OfflineDataset, scaling: Scaling, reward_scale: float, reward_shift: float
+) -> OfflineDataset:
+    """A copy of the dataset as a method sees it, rewards times the scale plus the shift."""
+    return replace(
+        dataset,
+        observations=scaling.observations(torch.from_numpy(np.array(dataset.observations))).numpy(),
+        actions=scaling.actions(torch.from_numpy(np.array(dataset.actions))).numpy(),
+        rewards=(np.asarray(dataset.rewards) * np.float32(reward_scale) + np.float32(reward_shift)).astype(np.float32),
+    )
+
+
+def reward_transform(dataset: OfflineDataset, name: str) -> tuple[float, float]:
+    """Scale and shift of a reward transform (`RunConfig.reward_transform`).
+
+    Raises:
+        ConfigError: if all episodes have the same return, which then cannot set a scale.
+    """
+    if name == "none":
+        return 1.0, 0.0
+    if name == "minus-one":
+        return 1.0, -1.0
+    spread = float(dataset.returns.max() - dataset.returns.min())
+    if spread <= 0:
+        raise ConfigError(
+            f"reward_transform is {name}, but all episodes of dataset {dataset.id!r} have the same return; choose none."
+        )
+    return 1000.0 / spread, 0.0
+
+
+def training_episodes(dataset: OfflineDataset, config: RunConfig) -> np.ndarray | None:
+    """The numbers of the episodes of highest return that a run trains on, at least one; None: all."""
+    if config.best_episodes == 1:
+        return None
+    count = max(1, round(config.best_episodes * dataset.num_episodes))
+    return np.sort(np.argsort(-dataset.returns, kind="stable")[:count])

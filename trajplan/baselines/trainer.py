@@ -1,0 +1,264 @@
+"""One trainer for all methods: batches from the device, metrics, checkpoints, exact resume, evaluation on the way.
+
+Which transitions a batch holds, and every other random number, comes from torch's generators, whose states are part of
+a checkpoint: a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajplan.baselines import checkpoint
+from trajplan.baselines.method import Method
+from trajplan.baselines.policy import BaselinePolicy
+from trajplan.baselines.registry import method_named
+from trajplan.baselines.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
+from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
+from trajplan.config import changes
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.transitions import Transitions
+from trajplan.errors import CheckpointError, TrajplanError
+from trajplan.models.networks import Dimensions
+from trajplan.training import state
+from trajplan.training.bar import Bar
+from trajplan.training.files import read_json, remove_partial
+from trajplan.training.interrupt import Interrupt
+from trajplan.training.metrics import MetricsFile
+from trajplan.training.result import TrainResult
+from trajplan.training.resume import STATES, check_same_dataset, check_same_state, holds_run, refuse_existing
+from trajplan.training.tensors import read_tensors
+
+Evaluate = Callable[[BaselinePolicy], dict[str, float]]
+
+
+@dataclass
+class Run:
+    """What the loop works on."""
+
+    name: str
+    config: RunConfig
+    folder: Path
+    method: Method
+    scaling: Scaling
+    policy: BaselinePolicy
+    transitions: Transitions
+    evaluate: Evaluate | None
+    device: torch.device
+    about: dict[str, Any]
+    done: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    dataset: OfflineDataset,
+    output: str | Path,
+    name: str,
+    config: Any,
+    run_config: RunConfig,
+    *,
+    resume: bool = False,
+    evaluate: Evaluate | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> TrainResult:
+    """Train a method and keep `output`, a folder that `trajplan.load` reads, up to date.
+
+    Args:
+        dataset: what to learn from.
+        output: the folder; made if it is not there.
+        name: of the method in the registry.
+        config: its settings, of the class that the registry names.
+        run_config: settings of the run.
+        resume: continue the run in `output` from its newest whole checkpoint, exactly.
+        evaluate: measures the policy every `eval_every` updates and at the end; the numbers go to metrics.jsonl.
+        device: where it trains; None: a GPU if there is one.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data.
+        ConfigError: for an unknown method, or one that does not fit the dataset's actions.
+        TrajplanError: if a metric is not finite; nothing is saved then.
+    """
+    folder = Path(output)
+    entry = method_named(name)
+    method_class = entry.method_class(dataset.info)
+    scaling = fit_scaling(dataset, run_config.standardize)
+    scale, shift = reward_transform(dataset, run_config.reward_transform)
+    continued = resume and holds_run(folder)
+    if continued:
+        check_same_dataset(folder, dataset.info)
+        _check_same_settings(folder, name, config, run_config)
+    else:
+        refuse_existing(folder)
+    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    seen = scaled_dataset(dataset, scaling, scale, shift)
+    transitions = seen.transitions(episodes=training_episodes(dataset, run_config), device=on)
+    torch.manual_seed(run_config.seed)
+    method = method_class(Dimensions.of(dataset.info), config).to(on)
+    about = {"format": 1, "processes": 1, "fingerprint": _fingerprint(seen), "updates": run_config.updates}
+    scaling = scaling.to(on)
+    policy = BaselinePolicy(name, method, scaling, dataset.info)
+    run = Run(name, run_config, folder, method, scaling, policy, transitions, evaluate, on, about)
+    step = state.newest_state(folder / STATES) if continued else None
+    if step:
+        _restore(run, step)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+        transform = {"name": run_config.reward_transform, "scale": scale, "shift": shift}
+        checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
+    state.clean(folder / STATES)
+    return _loop(run, progress)
+
+
+def _loop(run: Run, visible: bool) -> TrainResult:
+    config = run.config
+    metrics = MetricsFile(run.folder, run.done)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.method.optimizers.items()}
+    values: dict[str, Any] = {}
+    wanted = False
+    if visible:
+        _announce(run)
+    started = time.perf_counter() - run.seconds
+    with Interrupt() as interrupt, Bar(run.done, config.updates, visible) as bar:
+        while run.done < config.updates and not wanted:
+            for name in run.method.cosine:
+                _set_rate(run.method.optimizers[name], _cosine(rates[name], run.done, config.updates))
+            measured = run.method.update(run.transitions.sample(config.batch_size))
+            run.done += 1
+            wanted = interrupt.wanted
+            last = run.done == config.updates
+            logged = last or run.done % config.log_every == 0
+            evaluated = run.evaluate is not None and config.eval_every > 0
+            evaluated = evaluated and (last or run.done % config.eval_every == 0)
+            saved = last or wanted or run.done % config.save_every == 0
+            bar.advance()
+            if not (logged or evaluated or saved):
+                continue
+            numbers = _numbers(run, measured)
+            run.seconds = time.perf_counter() - started
+            if logged or evaluated:
+                values = {"update": run.done} | numbers
+                values |= {"seconds": round(run.seconds, 3), "updates_per_second": round(bar.speed, 1)}
+                if evaluated:
+                    values |= _evaluation(run)
+                    bar.write(_line(values))
+                metrics.write(values)
+                bar.restart_clock()
+            if saved:
+                metrics.sync()
+                _save(run)
+    metrics.close()
+    return TrainResult(run.done, run.done < config.updates, values)
+
+
+def _announce(run: Run) -> None:
+    parameters = sum(tensor.numel() for tensor in run.method.state_dict().values())
+    print(
+        f"{run.name}: {parameters / 1e6:.2f}M parameters, targets included; {run.config.updates:,} updates of "
+        f"{run.config.batch_size} of {len(run.transitions):,} transitions, on {run.device}.",
+        file=sys.stderr,
+    )
+
+
+def _line(values: dict[str, Any]) -> str:
+    results = ", ".join(
+        f"{key.removeprefix('evaluation/')} {value:.1f}"
+        for key, value in values.items()
+        if key.startswith("evaluation/")
+    )
+    return f"update {values['update']:,}: {results}; {values['updates_per_second']:,.0f} updates/s"
+
+
+def _numbers(run: Run, measured: dict[str, Tensor]) -> dict[str, float]:
+    numbers = dict(zip(measured, torch.stack([value.float() for value in measured.values()]).tolist(), strict=True))
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            last = state.newest_state(run.folder / STATES)
+            raise TrajplanError(
+                f"{name} is {value} at update {run.done}, and nothing was saved; the last good checkpoint is "
+                f"{last or 'none, as none was saved yet'}."
+            )
+    return numbers
+
+
+def _evaluation(run: Run) -> dict[str, float]:
+    assert run.evaluate is not None
+    # What an environment or a user's evaluation draws must not change the training.
+    devices = [run.device] if run.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        return {f"evaluation/{name}": value for name, value in run.evaluate(run.policy).items()}
+
+
+def _cosine(rate: float, update: int, updates: int) -> float:
+    return rate * 0.5 * (1 + math.cos(math.pi * update / updates))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _save(run: Run) -> None:
+    weights = checkpoint.weights_of(run.method, run.scaling)
+    moments = {
+        f"{name}/{number}/{key}": value.detach().cpu()
+        for name, optimizer in run.method.optimizers.items()
+        for number, part in optimizer.state_dict()["state"].items()
+        for key, value in part.items()
+    }
+    random = {"cpu": torch.get_rng_state()}
+    if run.device.type == "cuda":
+        random["device"] = torch.cuda.get_rng_state(run.device)
+    about = run.about | {"update": run.done, "seconds": run.seconds}
+    state.save_state(run.folder / STATES, weights, moments, random, about)
+    checkpoint.save_model(run.folder, weights)
+
+
+def _restore(run: Run, step: Path) -> None:
+    about = read_json(step / "state.json")
+    check_same_state(step, about, run.about["fingerprint"], 1)
+    weights, moments, random = (read_tensors(step / name) for name in state.FILES)
+    checkpoint.restore_weights(step / state.FILES[0], weights, run.method, run.policy.info)
+    parts: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in run.method.optimizers}
+    try:
+        for key, value in moments.items():
+            name, number, moment = key.split("/")
+            parts[name].setdefault(int(number), {})[moment] = value
+        for name, optimizer in run.method.optimizers.items():
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": parts[name]})
+        torch.set_rng_state(random["cpu"])
+        if run.device.type == "cuda":
+            torch.cuda.set_rng_state(random["device"], run.device)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{step} does not fit the method, or was written on another kind of device: {error}."
+        ) from None
+    run.done, run.seconds = about["update"], about["seconds"]
+    # The run may have been killed between writing its state and its model.
+    checkpoint.save_model(run.folder, weights)
+
+
+def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunConfig) -> None:
+    before, settings, run = checkpoint.saved_settings(folder)
+    if name != before:
+        raise CheckpointError(f"{folder} holds a run of {before}, which cannot be resumed as {name}.")
+    changed = changes(config, settings) + changes(run_config, run, FREE_ON_RESUME)
+    if changed:
+        raise CheckpointError(f"{folder} cannot be resumed with other settings: {'; '.join(changed)}.")
+
+
+def _fingerprint(dataset: OfflineDataset) -> str:
+    digest = hashlib.sha256()
+    for array in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminations, dataset.offsets):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
