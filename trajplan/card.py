@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import MODEL_TYPE
 from trajplan.errors import CheckpointError
 from trajplan.training.files import read_json
 
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 GENERATED = "<!-- trajplan writes this card anew at every push; remove this line to keep your own text. -->"
-TAGS = ("trajectory-transformer", "offline-reinforcement-learning", "reinforcement-learning", "planning")
+TAGS = ("offline-reinforcement-learning", "reinforcement-learning")
+TRANSFORMER_TAGS = ("trajectory-transformer", "planning")
 PICTURE = "plan.png"
 
 
@@ -20,7 +23,8 @@ def write_card(folder: Path, repo_id: str | None = None, license: str | None = N
     """Write README.md into a checkpoint folder, unless a person has taken it over (see `GENERATED`).
 
     Args:
-        folder: holds config.json, dataset.json, training.json, planner.json and, once evaluated, evaluation.json.
+        folder: holds config.json, dataset.json, training.json, planner.json (not a baseline's) and, once evaluated,
+            evaluation.json.
         repo_id: the name on the hub, where there is one.
         license: the weights' licence as the hub spells it ("mit", "apache-2.0", ...), or None to name none.
 
@@ -38,13 +42,15 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
     from huggingface_hub import ModelCardData
 
     dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(folder)
+    config = read_json(folder / "config.json")
+    method = config["method"] if config.get("model_type") == MODEL_TYPE else None
     environment = (dataset.get("env_spec") or {}).get("id")
     name = repo_id.split("/")[1] if repo_id else folder.resolve().name
     metadata = ModelCardData(
         library_name="trajplan",
         license=license,
         pipeline_tag="reinforcement-learning",
-        tags=[*TAGS, *([environment] if environment else [])],
+        tags=[*(TRANSFORMER_TAGS if method is None else (method,)), *TAGS, *([environment] if environment else [])],
         datasets=[dataset["id"]],
         model_name=name,
         eval_results=_eval_results(evaluation) if evaluation else None,
@@ -52,12 +58,17 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
-        _introduction(dataset["id"], environment),
+        _introduction(dataset["id"], environment, method),
         _loading(repo_id or str(folder), environment),
         _results(evaluation) if evaluation else "## Evaluation\n\nNot evaluated yet.",
         *([f"![Plans of the beam search]({PICTURE})"] if (folder / PICTURE).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
-        *(f"## {title}\n\n{_table(read_json(folder / file).items())}" for title, file in _SETTINGS),
+        *([f"## Method settings\n\n{_table(config['settings'].items())}"] if method else []),
+        *(
+            f"## {title}\n\n{_table(read_json(folder / file).items())}"
+            for title, file in _SETTINGS
+            if not (method and file == "planner.json")
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -113,8 +124,11 @@ def _eval_results(evaluation: Mapping[str, Any]) -> list["EvalResult"]:
     ]
 
 
-def _introduction(dataset: str, environment: str | None) -> str:
+def _introduction(dataset: str, environment: str | None, method: str | None) -> str:
     acts = f" in `{environment}`" if environment else ""
+    if method is not None:
+        name = method_named(method).summary
+        return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {_version()}."
     return (
         f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. "
         f"It acts{acts} by a beam search for the greatest predicted return. Made with trajplan {_version()}."
@@ -157,7 +171,7 @@ def _results(evaluation: Mapping[str, Any]) -> str:
     about = f"{count} episodes in `{_environment_name(evaluation)}`, seeds {seed} to {seed + count - 1}{scale}."
     timing = evaluation["timing"]
     speed = (
-        f" A plan took {1000 * timing['plan_seconds_p50']:.0f} ms at the median and "
+        f" Acting took {1000 * timing['plan_seconds_p50']:.0f} ms at the median and "
         f"{1000 * timing['plan_seconds_p95']:.0f} ms at the 95th percentile, for "
         f"{timing['environments_per_call']:.1f} environments at once."
         if timing
@@ -178,8 +192,9 @@ def _score(dataset: Mapping[str, Any]) -> str:
 
 
 def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    names = ("id", "num_episodes", "num_transitions", "mean_return", "discount", "termination_penalty", "versions")
-    return [(name, dataset[name]) for name in names if name in dataset]
+    sizes = ("id", "num_episodes", "num_transitions", "mean_return")
+    treatment = ("discount", "termination_penalty", "reward_transform", "versions")
+    return [(name, dataset[name]) for name in sizes + treatment if name in dataset]
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

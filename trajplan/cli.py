@@ -12,6 +12,7 @@ from trajplan.errors import TrajplanError
 COMMANDS = {
     "datasets": "list, show, collect and import datasets",
     "train": "train a Trajectory Transformer on a dataset",
+    "baseline": "train a method to compare with, such as IQL",
     "evaluate": "run a trained controller in its environment",
     "push": "share a checkpoint on the Hugging Face hub",
 }

@@ -7,13 +7,14 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trajplan.baselines.settings import MODEL_TYPE
 from trajplan.card import finished_evaluation, write_card
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.training.files import read_json
 
 if TYPE_CHECKING:
-    from trajplan.evaluation.policy import Controller
+    from trajplan.evaluation.policy import Controller, Policy
     from trajplan.planners.config import BeamSearchConfig
-    from trajplan.planners.controller import TrajectoryController
 
 REQUIRED = (
     "config.json",
@@ -24,6 +25,7 @@ REQUIRED = (
     "planner.json",
     "training.json",
 )
+REQUIRED_OF_BASELINE = ("config.json", "model.safetensors", "dataset.json", "training.json")
 RESULTS = ("evaluation.json", "plan.png", "videos/*.mp4")
 DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
 
@@ -40,12 +42,12 @@ def load(
     Args:
         path_or_id: a checkpoint folder, or "user/name" on the hub.
         device: where it plans; None: a GPU if there is one.
-        planner: settings of the beam search; None: those of the checkpoint.
+        planner: settings of the beam search; None: those of the checkpoint. A baseline has none.
         revision: a branch, tag or commit on the hub; None: the newest.
 
     Raises:
         CheckpointError: if there is no such checkpoint, or it is incomplete, damaged or in pickle form.
-        ConfigError: if the planner's settings do not fit the model.
+        ConfigError: if the planner's settings do not fit the model, or are given for a baseline.
     """
     from trajplan.evaluation.policy import Controller
 
@@ -58,15 +60,21 @@ def load_policy(
     device: str | None = None,
     planner: "BeamSearchConfig | None" = None,
     revision: str | None = None,
-) -> "TrajectoryController":
-    """The same controller for many environments at once; arguments and errors as in `load`."""
+) -> "Policy":
+    """The same policy for many environments at once; arguments and errors as in `load`."""
     import torch
 
+    from trajplan.baselines.checkpoint import load_baseline
     from trajplan.planners.controller import TrajectoryController
     from trajplan.training.checkpoint import load_model_folder
 
     folder = checkpoint_folder(path_or_id, revision)
-    loaded = load_model_folder(folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if is_baseline(folder):
+        if planner is not None:
+            raise ConfigError(f"{path_or_id} is a baseline, which does not plan: planner settings do not apply to it.")
+        return load_baseline(folder, device)
+    loaded = load_model_folder(folder, device)
     return TrajectoryController(loaded.model, loaded.tokenizer, loaded.info, planner or loaded.planner_config)
 
 
@@ -89,6 +97,15 @@ def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Pa
     return folder
 
 
+def is_baseline(folder: Path) -> bool:
+    """Whether a checkpoint folder is one that `trajplan baseline` wrote.
+
+    Raises:
+        CheckpointError: if its config.json is missing or damaged.
+    """
+    return read_json(folder / "config.json").get("model_type") == MODEL_TYPE
+
+
 def push(
     folder: str | Path, repo_id: str, *, private: bool | None = None, license: str | None = "mit"
 ) -> tuple[str, list[str]]:
@@ -97,7 +114,8 @@ def push(
     Results of an earlier push (evaluation.json, plan.png, videos) that the folder no longer has are removed there.
 
     Args:
-        folder: written by `trajplan train`, and `trajplan evaluate` where results are to be shared.
+        folder: written by `trajplan train` or `trajplan baseline`, and by `trajplan evaluate` where results are to be
+            shared.
         repo_id: "user/name"; made if it does not exist.
         private: whether a repository that is made now is private; None: the account's default.
         license: of the weights, as the hub spells it; None: not named.
@@ -139,7 +157,7 @@ def files_to_push(folder: Path) -> list[str]:
     results = [path for pattern in RESULTS for path in folder.glob(pattern)]
     if finished_evaluation(folder) is None:
         results = [path for path in results if path.name != "evaluation.json"]
-    return sorted([*REQUIRED, "README.md", *(path.relative_to(folder).as_posix() for path in results)])
+    return sorted([*_required(folder), "README.md", *(path.relative_to(folder).as_posix() for path in results)])
 
 
 def _is_repo_id(name: str) -> bool:
@@ -160,8 +178,12 @@ def _download(repo_id: str, revision: str | None) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(DOWNLOADED)))
 
 
+def _required(folder: Path) -> tuple[str, ...]:
+    return REQUIRED_OF_BASELINE if (folder / "config.json").is_file() and is_baseline(folder) else REQUIRED
+
+
 def _check_whole(folder: Path, name: str) -> None:
-    missing = [file for file in REQUIRED if not (folder / file).is_file()]
+    missing = [file for file in _required(folder) if not (folder / file).is_file()]
     if missing:
         pickle = "; weights in pickle form are not read" if "model.safetensors" in missing else ""
         raise CheckpointError(f"{name} is no whole checkpoint: it has no {', '.join(missing)}{pickle}.")
@@ -169,10 +191,7 @@ def _check_whole(folder: Path, name: str) -> None:
 
 def _check_sound(folder: Path) -> None:
     """Refuse what `load` could not read back, and results that were measured with other weights."""
-    from trajplan.training.checkpoint import load_model_folder
-
-    _check_whole(folder, str(folder))
-    load_model_folder(folder, "cpu")
+    load_policy(folder, device="cpu")
     evaluation = finished_evaluation(folder)
     if evaluation is None or evaluation.get("model_sha256") is None:
         return

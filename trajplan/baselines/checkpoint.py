@@ -15,7 +15,7 @@ from trajplan.baselines.method import Method
 from trajplan.baselines.policy import BaselinePolicy
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import Scaling
-from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.settings import MODEL_TYPE, RunConfig
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
@@ -23,7 +23,6 @@ from trajplan.models.networks import Dimensions
 from trajplan.training.files import read_json, write_json
 from trajplan.training.tensors import read_tensors, write_tensors
 
-MODEL_TYPE = "trajplan-baseline"
 WEIGHTS = "model.safetensors"
 STATISTICS = ("observation_mean", "observation_deviation")
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trajplan.data.info import DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Entry:
         """The dataclass of its settings."""
         return getattr(import_module(self.module), self.config)
 
-    def method_class(self, info: DatasetInfo) -> Any:
+    def method_class(self, info: "DatasetInfo") -> Any:
         """The class for a dataset's actions.
 
         Raises:

@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
     folder = checkpoint_folder(args.checkpoint)
     output = _output_folder(args)
-    policy = load_policy(folder, device=args.device, planner=_planner(args, folder))
+    planner = _planner(args, folder)
+    policy = load_policy(folder, device=args.device, planner=planner)
     info = policy.info
     reference = reference_scores(info, args.env, args.reference_min, args.reference_max)
     with quiet_simulators() as warnings:
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 make_env = environment_maker(info, args.env, render_mode="rgb_array", **limit)
                 check_rendering(make_env)
             file = EvaluationFile(
-                output / "evaluation.json", _settings(args, folder, policy, env, reference), reference
+                output / "evaluation.json", _settings(args, folder, policy.info, planner, env, reference), reference
             )
         finished = file.resume() if args.resume else []
         video = VideoRecorder(policy, output / "videos", args.video_episodes) if args.video else None
@@ -120,20 +121,32 @@ def _output_folder(args: argparse.Namespace) -> Path:
     return output
 
 
-def _planner(args: argparse.Namespace, folder: Path) -> BeamSearchConfig:
+def _planner(args: argparse.Namespace, folder: Path) -> BeamSearchConfig | None:
+    from trajplan.hub import is_baseline
     from trajplan.training.files import read_json
 
+    if is_baseline(folder):
+        flags = [*given(args, BeamSearchConfig), *(["picture"] if args.picture else [])]
+        if flags:
+            names = ", ".join("--" + name.replace("_", "-") for name in flags)
+            raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {names}.")
+        return None
     saved = from_dict(BeamSearchConfig, read_json(folder / "planner.json"))
     return dataclasses.replace(saved, **given(args, BeamSearchConfig))
 
 
 def _settings(
-    args: argparse.Namespace, folder: Path, policy: Any, env: "gymnasium.Env", reference: "ReferenceScores | None"
+    args: argparse.Namespace,
+    folder: Path,
+    info: "DatasetInfo",
+    planner: BeamSearchConfig | None,
+    env: "gymnasium.Env",
+    reference: "ReferenceScores | None",
 ) -> dict[str, Any]:
     """What is known before the first episode, for `evaluation.json`."""
     from trajplan.data.info import package_versions
 
-    info, spec = policy.info, env.spec
+    spec = env.spec
     score = float(reference.normalize(info.mean_return)) if reference else None
     kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"} if spec else {}
     return {
@@ -148,7 +161,7 @@ def _settings(
             "mean_normalized_score": score,
         },
         "model_sha256": _sha256(folder / "model.safetensors"),
-        "planner": to_dict(policy.config),
+        "planner": planner and to_dict(planner),
         "versions": {**package_versions(), "torch": metadata.version("torch")},
     }
 

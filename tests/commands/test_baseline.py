@@ -1,0 +1,182 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import trajplan
+from trajplan.baselines.presets import preset_for
+from trajplan.card import card_text
+from trajplan.cli import main
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import CheckpointError, ConfigError
+from trajplan.hub import files_to_push, load_policy
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.training.metrics import read_metrics
+
+SHORT = ["--updates", "4", "--batch-size", "4", "--hidden-width", "8", "--hidden-layers", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def pendulum():
+    """Three short random episodes of Pendulum-v1."""
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=6)
+    env.action_space.seed(0)
+    episodes = []
+    for seed in range(3):
+        observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
+        for _ in range(6):
+            actions.append(env.action_space.sample())
+            observation, reward, *_ = env.step(actions[-1])
+            observations.append(observation)
+            rewards.append(reward)
+        last = np.arange(6) == 5
+        arrays = {"observations": np.stack(observations), "actions": np.stack(actions), "rewards": np.array(rewards)}
+        episodes.append(arrays | {"terminations": np.zeros(6, bool), "truncations": last})
+    return OfflineDataset.from_episodes(
+        episodes, id="toy/pendulum-v0", observation_space=env.observation_space, action_space=env.action_space,
+        env_spec=env.spec,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch, pendulum):
+    """The toy dataset is the only one."""
+    monkeypatch.setattr(OfflineDataset, "from_minari", classmethod(lambda cls, id: pendulum))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, pendulum):
+    folder = tmp_path_factory.mktemp("baseline") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OfflineDataset, "from_minari", classmethod(lambda cls, id: pendulum))
+        arguments = [
+            "--dataset",
+            "toy/pendulum-v0",
+            "--output",
+            str(folder),
+            "--eval-episodes",
+            "2",
+            "--expectile",
+            "0.8",
+        ]
+        assert main(["baseline", "iql", *arguments, *SHORT]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def test_training_evaluates_and_writes_a_whole_folder(trained):
+    (line,) = read_metrics(trained)
+    assert line["update"] == 4
+    assert line["evaluation/length"] == 6
+    assert -120 < line["evaluation/return"] < 0
+    assert json.loads((trained / "config.json").read_text())["settings"]["expectile"] == 0.8
+    assert json.loads((trained / "training.json").read_text())["eval_episodes"] == 2
+    assert files_to_push(trained) == sorted(
+        ["README.md", "config.json", "dataset.json", "model.safetensors", "training.json"]
+    )
+
+
+def test_the_folder_loads_as_a_controller(trained):
+    controller = trajplan.load(trained, device="cpu")
+    env = controller.info.make_env()
+    observation, _ = env.reset(seed=0)
+    controller.reset(seed=0)
+    action = controller.act(observation)
+    assert env.action_space.contains(action)
+    assert controller.plan is None
+    expected = load_policy(trained, device="cpu").act(observation[None], np.zeros(1), np.zeros(1))[0]
+    assert np.array_equal(action, expected)
+    with pytest.raises(ConfigError, match="does not plan"):
+        trajplan.load(trained, planner=BeamSearchConfig())
+
+
+def test_an_incomplete_folder_is_named(folder):
+    (folder / "dataset.json").unlink()
+    with pytest.raises(CheckpointError, match=r"it has no dataset\.json"):
+        trajplan.load(folder)
+
+
+def test_evaluate_runs_a_baseline_and_refuses_planner_flags(folder, capsys):
+    assert main(["evaluate", str(folder), "--episodes", "2", "--device", "cpu"]) == 0
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert report["planner"] is None
+    assert len(report["episodes"]) == 2
+    assert "evaluation.json" in files_to_push(folder)
+    assert "| return |" in (folder / "README.md").read_text()
+    assert main(["evaluate", str(folder), "--horizon", "3", "--picture"]) == 2
+    assert "is a baseline, which does not plan: leave out --horizon, --picture." in capsys.readouterr().err
+
+
+def test_the_model_card_tells_method_and_settings(trained):
+    text = card_text(trained)
+    assert "Implicit Q-learning trained on the dataset `toy/pendulum-v0`. It acts in `Pendulum-v1`." in text
+    assert "| expectile | 0.8 |" in text
+    assert "beam" not in text
+    assert "trajectory-transformer" not in text
+
+
+def test_resume_takes_the_runs_settings_and_refuses_others(folder, capsys):
+    weights = (folder / "model.safetensors").read_bytes()
+    assert main(["baseline", "iql", "--resume", "--output", str(folder), "--device", "cpu"]) == 0
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert main(["baseline", "iql", "--resume", "--output", str(folder), "--expectile", "0.6"]) == 2
+    assert "expectile is 0.6 and was 0.8" in capsys.readouterr().err
+    assert main(["baseline", "bc", "--resume", "--output", str(folder)]) == 2
+    assert "holds a run of iql, which cannot be resumed as bc" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["iql", "--output", "OUT"], "Name a dataset with --dataset ID"),
+        (["iql", "--dataset", "x", "--output", "OUT", "--expectile", "1.5"], "expectile is 1.5; it must lie"),
+        (["bc", "--dataset", "x", "--output", "OUT", "--best-episodes", "0"], "best_episodes is 0.0; it must lie"),
+        (["iql", "--dataset", "x", "--output", "OUT", "--seed", "-1"], "seed is -1; it must be 0 or more"),
+    ],
+)
+def test_bad_input_is_refused_before_training(arguments, message, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert main(["baseline", *(str(output) if word == "OUT" else word for word in arguments)]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_unknown_methods_and_options_are_named(capsys):
+    for arguments, message in (
+        (["ppo"], "'ppo' (choose from"),
+        (["bc", "--output", "x", "--expectile", "1"], "--expectile"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["baseline", *arguments])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_dataset_without_an_environment_needs_training_without_evaluation(pendulum, monkeypatch, tmp_path, capsys):
+    bare = dataclasses.replace(pendulum, info=dataclasses.replace(pendulum.info, env_spec=None))
+    monkeypatch.setattr(OfflineDataset, "from_minari", classmethod(lambda cls, id: bare))
+    arguments = ["baseline", "bc", "--dataset", "x", "--output", str(tmp_path / "run"), *SHORT]
+    assert main(arguments) == 2
+    assert "give --eval-every 0" in capsys.readouterr().err
+    assert main([*arguments, "--eval-every", "0"]) == 0
+
+
+def test_presets_by_environment(pendulum):
+    def named(id: str) -> DatasetInfo:
+        return dataclasses.replace(pendulum.info, id=id, env_spec=None)
+
+    settings, run = preset_for("iql", named("mujoco/hopper/medium-v0"))
+    assert (settings.expectile, settings.beta, run.reward_transform) == (0.7, 3, "return-range")
+    settings, run = preset_for("iql", named("D4RL/antmaze/umaze-v1"))
+    assert (settings.expectile, settings.beta, run.reward_transform) == (0.9, 10, "minus-one")
+    for name in ("bc", "awac"):
+        assert preset_for(name, named("mujoco/hopper/medium-v0"))[1].reward_transform == "none"

@@ -1,0 +1,139 @@
+"""`trajplan baseline`: train one of the methods that the Trajectory Transformer is compared with."""
+
+import argparse
+import contextlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trajplan.baselines.registry import METHODS
+from trajplan.baselines.settings import RunConfig
+from trajplan.config import add_arguments as add_config_arguments
+from trajplan.config import given
+from trajplan.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from trajplan.baselines.policy import BaselinePolicy
+    from trajplan.baselines.trainer import Evaluate
+    from trajplan.data.info import DatasetInfo
+
+
+class MethodParser(argparse.ArgumentParser):
+    """The options of one method, added only when it is the chosen one: its file is not imported for the others."""
+
+    method: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Add the options, and parse."""
+        if self.method is not None:
+            method, self.method = self.method, None
+            _add_options(self, method)
+        return super().parse_known_args(args, namespace)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `trajplan baseline`."""
+    parser.epilog = "trajplan baseline METHOD --help lists the settings of a method."
+    methods = parser.add_subparsers(dest="method", metavar="METHOD", required=True, parser_class=MethodParser)
+    for name, entry in METHODS.items():
+        methods.add_parser(name, help=entry.summary, description=f"{entry.summary}.").method = name
+
+
+def _add_options(parser: argparse.ArgumentParser, method: str) -> None:
+    parser.add_argument("--dataset", metavar="ID", help="Minari id of the dataset (with --resume: the run's own)")
+    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write the model to")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in DIR from its newest checkpoint, with its settings; the result is the same as "
+        "without the interruption",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    note = "where published settings differ by environment, those are taken"
+    add_config_arguments(parser, METHODS[method].config_class(), f"settings of the method ({note})")
+    add_config_arguments(parser, RunConfig, f"settings of the run ({note})")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `trajplan baseline`; 130 if it was interrupted."""
+    from trajplan.baselines.checkpoint import saved_settings
+    from trajplan.baselines.presets import preset_for
+    from trajplan.baselines.trainer import train
+    from trajplan.card import write_card
+    from trajplan.data.dataset import OfflineDataset
+    from trajplan.training.resume import holds_run, saved_dataset
+
+    output: Path = args.output
+    continued = args.resume and holds_run(output)
+    dataset_id = args.dataset or (saved_dataset(output) if continued else None)
+    if dataset_id is None:
+        reason = f"{output} holds no run to resume" if args.resume else "a new run needs one"
+        raise ConfigError(f"Name a dataset with --dataset ID: {reason}.")
+    dataset = OfflineDataset.from_minari(dataset_id)
+    # Refused here already, before the preset is looked at.
+    METHODS[args.method].method_class(dataset.info)
+    settings, run_config = preset_for(args.method, dataset.info)
+    if continued:
+        before, saved, run_config = saved_settings(output)
+        settings = saved if before == args.method else settings
+    settings = replace(settings, **given(args, type(settings)))
+    run_config = replace(run_config, **given(args, RunConfig))
+    if args.resume and not continued:
+        print(f"{output} holds no run yet: starting from the beginning.")
+    evaluate = _evaluation(dataset.info, run_config) if run_config.eval_every else None
+    result = train(
+        dataset,
+        output,
+        args.method,
+        settings,
+        run_config,
+        resume=args.resume,
+        evaluate=evaluate,
+        device=args.device,
+    )
+    if result.interrupted:
+        print(
+            f"Stopped after {result.updates} updates, saved. Resume with: "
+            f"trajplan baseline {args.method} --resume --output {output}",
+            file=sys.stderr,
+        )
+        return 130
+    write_card(output)
+    print(f"Trained for {result.updates} updates: {output}")
+    return 0
+
+
+def _evaluation(info: "DatasetInfo", config: RunConfig) -> "Evaluate":
+    """What the trainer calls now and then: episodes in the dataset's environment, checked here once.
+
+    Raises:
+        ConfigError: if there is no such environment.
+    """
+    import numpy as np
+
+    from trajplan.evaluation.environments import (
+        check_environment,
+        check_time_limit,
+        environment_maker,
+        quiet_simulators,
+    )
+    from trajplan.evaluation.rollout import evaluate
+
+    make_env = environment_maker(info)
+    try:
+        with quiet_simulators(), contextlib.closing(make_env()) as env:
+            check_environment(env, info)
+            check_time_limit(env)
+    except (DataError, ConfigError) as error:
+        raise ConfigError(f"{error} To train without evaluation, give --eval-every 0.") from None
+
+    def measure(policy: "BaselinePolicy") -> dict[str, float]:
+        with quiet_simulators():
+            rollouts = evaluate(policy, make_env, episodes=config.eval_episodes, num_envs=config.eval_episodes)
+        mean = float(np.mean([episode.total_reward for episode in rollouts.episodes]))
+        length = float(np.mean([episode.length for episode in rollouts.episodes]))
+        score = info.normalized_score(mean)
+        return {"return": mean, "length": length} | ({} if score is None else {"score": float(score)})
+
+    return measure
