@@ -101,6 +101,21 @@ def tt_pointmaze(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     return replace(preset, train=replace(preset.train, termination_penalty=None))
 
 
+def tt_quickstart(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
+    """A small model of a point maze in minutes on a CPU; the length does not follow the dataset.
+
+    Planned from the present alone (context 0): what the last actions tell is how noisy the walker was, and a plan
+    that reads it would act as noisily.
+    """
+    train = TrainConfig(
+        n_layer=3, n_embd=64, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, tokenizer="uniform", bins=50, window=6,
+        discount=0.98, termination_penalty=None, batch_size=64, updates=1200, learning_rate=3e-3, eval_every=100,
+        eval_windows=512, save_every=200,
+    )  # fmt: skip
+    planner = BeamSearchConfig(horizon=5, beam_width=8, context=0, discount=0.98, action_cdf=0.4, replan_every=2)
+    return Preset(name="tt_quickstart", train=train, planner=planner)
+
+
 def tt_debug(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """A tiny model and a short run that pass in seconds on a CPU; the length does not follow the dataset."""
     train = TrainConfig(
@@ -116,7 +131,7 @@ PRESETS: dict[str, Callable[[int], Preset]] = {
         *(tt_default, tt_hopper_medium, tt_hopper_medium_replay, tt_hopper_medium_expert),
         *(tt_halfcheetah_medium, tt_halfcheetah_medium_replay, tt_halfcheetah_medium_expert),
         *(tt_walker2d_medium, tt_walker2d_medium_replay, tt_walker2d_medium_expert),
-        *(tt_ant, tt_ant_medium_replay, tt_pointmaze, tt_debug),
+        *(tt_ant, tt_ant_medium_replay, tt_pointmaze, tt_quickstart, tt_debug),
     )
 }
 

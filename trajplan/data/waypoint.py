@@ -45,7 +45,7 @@ class WaypointController:
         """The action (2,) float32 for one goal observation; `rng` is not used: noise is the collector's business."""
         position, velocity = observation["observation"][:2], observation["observation"][2:]
         action = self.gain * (self.waypoint(position, observation["desired_goal"]) - position) - self.damping * velocity
-        return np.clip(action, self.low, self.high).astype(np.float32)
+        return np.minimum(np.maximum(action, self.low), self.high).astype(np.float32)
 
     def waypoint(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Where to head for from `position` (2,) on the way to `goal` (2,), in metres."""

@@ -1,0 +1,96 @@
+"""README and docs: Python blocks run, commands parse, links and make targets lead somewhere."""
+
+import re
+import shlex
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from trajplan.cli import COMMANDS, main
+from trajplan.data.collect import collect_dataset
+from trajplan.data.dataset import OfflineDataset
+from trajplan.presets import PRESETS, preset_named
+from trajplan.training.loop import train
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DATASET = "pointmaze/umaze-mixed-v0"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[tuple[str, str]]:
+    lines = [(page.name, line) for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    return [(name, line.split("#")[0].strip()) for name, line in lines if line.split("#")[0].strip()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the dataset and the checkpoints that the documents speak of, in small."""
+    folder = tmp_path_factory.mktemp("docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+        patch.setenv("TRAJPLAN_CACHE", str(folder / "cache"))
+        (folder / "minari").mkdir()
+        collect_dataset(
+            "PointMaze_UMaze-v3", DATASET, episodes=6, policy="waypoint", noise=[0.5, 2.0], max_episode_steps=40
+        )
+        preset = preset_named("tt_debug")
+        train(OfflineDataset.from_minari(DATASET), folder / "runs" / "maze", preset.train, preset.planner)
+        shutil.copytree(folder / "runs" / "maze", folder / "quickstart" / "model")
+        yield folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page, workplace, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(workplace / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(workplace / "cache"))
+    monkeypatch.chdir(workplace)
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_parse(page, line, monkeypatch):
+    """A `trajplan` command is one that the parser takes; other lines are make targets or installations that exist."""
+    words = shlex.split(line)
+    if words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+        return
+    if words[0] == "pip":
+        extra = re.fullmatch(r"trajplan\[(\w+)\]", words[2])
+        assert f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
+        return
+    if words[:2] == ["accelerate", "launch"]:
+        words = words[words.index("-m") + 1 :]
+    assert words[0] == "trajplan", line
+    assert words[1] in COMMANDS
+    ran = []
+    monkeypatch.setattr(import_module(f"trajplan.commands.{words[1]}"), "run", lambda args: ran.append(args))
+    assert main(words[1:]) == 0
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:trajplan|examples|benchmarks|docs|tests)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_preset_is_documented():
+    text = (ROOT / "docs" / "training.md").read_text()
+    for name in PRESETS:
+        family = "_".join(name.split("_")[:2])
+        assert f"`{name}`" in text or f"`{family}_*`" in text, name
+
+
+def test_documents_name_no_machine():
+    for page in PAGES:
+        assert not re.search(r"(^|[\s(`])/(home|root|work|tmp)/", page.read_text()), page.name
