@@ -132,7 +132,9 @@ def evaluate(
     started = time.perf_counter()
     # Where standard error is a file the bar is written twice a minute instead of ten times a second.
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    bar = tqdm(total=episodes, initial=len(results), unit="episode", mininterval=interval, disable=not progress)
+    bar = tqdm(
+        total=episodes, initial=len(results), unit="episode", mininterval=interval, miniters=0, disable=not progress
+    )
     try:
         for number in range(min(num_envs, len(missing))):
             slots.append(_Slot(number, make_env(), deque(missing[number::num_envs])))
@@ -160,6 +162,8 @@ def evaluate(
             _start(policy, [slot for slot in ended if slot.queue], seed)
             rate = sum(plan_rows) / (time.perf_counter() - started)
             bar.set_postfix_str(f"{rate:.1f} steps/s, step {max(slot.length for slot in slots)}", refresh=False)
+            # Steps show too: an episode can take many minutes.
+            bar.update(0)
     finally:
         bar.close()
         for slot in slots:
