@@ -10,7 +10,7 @@ quickstart: $(STAMP)
 	$(BIN)/python examples/quickstart.py --output quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
