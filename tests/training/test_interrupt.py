@@ -15,6 +15,15 @@ def test_one_ctrl_c_is_a_wish_even_if_it_comes_twice():
         assert wish.wanted
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where the shell that started the tests had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_a_second_ctrl_c_later_interrupts(monkeypatch):
     monkeypatch.setattr(interrupt, "SAME_SECONDS", -1.0)
     with Interrupt():
