@@ -136,10 +136,11 @@ def test_actions_lie_in_the_space_and_a_saved_method_acts_identically(name, kind
 
 
 def test_methods_import_neither_each_other_nor_planners_nor_evaluation():
+    # But soft actor-critic, which others are built on.
     for name, entry in METHODS.items():
         tree = ast.parse((SOURCES / f"{entry.module.rpartition('.')[2]}.py").read_text())
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        others = {other.module for other in METHODS.values()}
+        others = {other.module for other in METHODS.values()} - {METHODS["sac"].module}
         assert not imported & others, name
         assert not any(str(module).startswith(("trajplan.planners", "trajplan.evaluation")) for module in imported)
 

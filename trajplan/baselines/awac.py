@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from trajplan.baselines.method import Metrics, step
-from trajplan.baselines.settings import check_network, check_positive, check_share, hidden_sizes
+from trajplan.baselines.settings import ActorCriticConfig, check_positive
 from trajplan.config import option
 from trajplan.data.transitions import Batch
-from trajplan.models.critics import expected_q, make_critic, target_of
+from trajplan.models.critics import make_critic, target_of, value_and_entropy
 from trajplan.models.networks import Dimensions, adam, polyak_update
 from trajplan.models.policies import make_policy
 
 
 @dataclass(frozen=True, kw_only=True)
-class AWACConfig:
+class AWACConfig(ActorCriticConfig):
     """Settings of AWAC; the defaults are those of the public comparison."""
 
     temperature: float = option(1 / 3, "lambda: advantages are divided by it before the exponential")
@@ -24,17 +24,11 @@ class AWACConfig:
     policy: Literal["gaussian", "squashed"] = option(
         "gaussian", "head for continuous actions; Discrete ones have a categorical head"
     )
-    discount: float = option(0.99, "discount")
-    target_rate: float = option(5e-3, "share by which the target critic follows at every update")
-    hidden_layers: int = option(3, "hidden layers of policy and critics")
-    hidden_width: int = option(256, "their width")
-    actor_learning_rate: float = option(3e-4, "Adam's learning rate for the policy")
-    critic_learning_rate: float = option(3e-4, "Adam's learning rate for Q")
+    hidden_layers: int = option(3, "hidden layers of every network")
 
     def __post_init__(self) -> None:
-        check_network(self)
+        super().__post_init__()
         check_positive(self, "temperature", "max_weight")
-        check_share(self, "discount", "target_rate")
 
 
 class AWAC(nn.Module):
@@ -45,9 +39,8 @@ class AWAC(nn.Module):
     def __init__(self, dimensions: Dimensions, config: AWACConfig) -> None:
         super().__init__()
         self.config = config
-        hidden = hidden_sizes(config)
-        self.policy = make_policy(config.policy, dimensions, hidden)
-        self.critic = make_critic(dimensions, hidden)
+        self.policy = make_policy(config.policy, dimensions, config.hidden)
+        self.critic = make_critic(dimensions, config.hidden)
         self.target = target_of(self.critic)
         self.optimizers = {
             "actor": adam(self.policy.parameters(), config.actor_learning_rate),
@@ -57,7 +50,7 @@ class AWAC(nn.Module):
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Squared error of both Q(s, a) on r + discount (1 - d) Q_target(s', a' ~ pi)."""
         with torch.no_grad():
-            next_q = expected_q(self.target, self.policy, batch.next_observations)
+            next_q, _ = value_and_entropy(self.target, self.policy, batch.next_observations)
             targets = batch.rewards + self.config.discount * torch.where(batch.terminations, 0.0, next_q)
         q = self.critic(batch.observations, batch.actions)
         loss = (q - targets).square().mean(-1).sum()
@@ -67,7 +60,7 @@ class AWAC(nn.Module):
         """Log-likelihood of the data's actions weighted by exp(A / lambda), A = Q(s, a) - Q(s, a ~ pi)."""
         with torch.no_grad():
             q = self.critic(batch.observations, batch.actions).amin(0)
-            advantages = q - expected_q(self.critic, self.policy, batch.observations)
+            advantages = q - value_and_entropy(self.critic, self.policy, batch.observations)[0]
             weights = torch.exp(advantages / self.config.temperature).clamp(max=self.config.max_weight)
         loss = -(weights * self.policy.log_prob(batch.observations, batch.actions)).mean()
         metrics = {"actor/advantage_mean": advantages.mean(), "actor/weight_mean": weights.mean()}

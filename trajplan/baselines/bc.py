@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from trajplan.baselines.method import Metrics, step
-from trajplan.baselines.settings import check_network, hidden_sizes
+from trajplan.baselines.settings import NetworkConfig
 from trajplan.config import option
 from trajplan.data.transitions import Batch
 from trajplan.models.networks import Dimensions, adam
@@ -14,18 +14,13 @@ from trajplan.models.policies import make_policy
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig:
+class BCConfig(NetworkConfig):
     """Settings of behaviour cloning."""
 
     policy: Literal["gaussian", "squashed", "deterministic"] = option(
         "gaussian", "head for continuous actions (deterministic: squared error); Discrete ones have a categorical head"
     )
-    hidden_layers: int = option(2, "hidden layers")
-    hidden_width: int = option(256, "their width")
     learning_rate: float = option(3e-4, "Adam's learning rate")
-
-    def __post_init__(self) -> None:
-        check_network(self)
 
 
 class BC(nn.Module):
@@ -35,7 +30,7 @@ class BC(nn.Module):
 
     def __init__(self, dimensions: Dimensions, config: BCConfig) -> None:
         super().__init__()
-        self.policy = make_policy(config.policy, dimensions, hidden_sizes(config))
+        self.policy = make_policy(config.policy, dimensions, config.hidden)
         self.optimizers = {"actor": adam(self.policy.parameters(), config.learning_rate)}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:

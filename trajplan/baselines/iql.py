@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trajplan.baselines.method import Metrics, step
-from trajplan.baselines.settings import check_network, check_positive, check_share, hidden_sizes
+from trajplan.baselines.settings import ActorCriticConfig, check_positive
 from trajplan.config import option, require
 from trajplan.data.transitions import Batch
 from trajplan.models.critics import Value, make_critic, target_of
@@ -16,7 +16,7 @@ from trajplan.models.policies import make_policy
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLConfig:
+class IQLConfig(ActorCriticConfig):
     """Settings of implicit Q-learning; the defaults are the paper's for locomotion."""
 
     expectile: float = option(0.7, "how far V lies towards the best of the data's actions (antmaze: 0.9)")
@@ -25,18 +25,13 @@ class IQLConfig:
     policy: Literal["gaussian", "deterministic"] = option(
         "gaussian", "head for continuous actions; Discrete ones have a categorical head"
     )
-    discount: float = option(0.99, "discount")
-    target_rate: float = option(5e-3, "share by which the target critic follows at every update")
-    hidden_layers: int = option(2, "hidden layers of policy, critics and value")
-    hidden_width: int = option(256, "their width")
     actor_learning_rate: float = option(3e-4, "Adam's learning rate for the policy, falling to 0 along a cosine")
     critic_learning_rate: float = option(3e-4, "Adam's learning rate for Q and V")
 
     def __post_init__(self) -> None:
-        check_network(self)
+        super().__post_init__()
         require(0 < self.expectile < 1, "expectile", self.expectile, "lie between 0 and 1")
         check_positive(self, "beta", "max_weight")
-        check_share(self, "discount", "target_rate")
 
 
 class IQL(nn.Module):
@@ -47,11 +42,10 @@ class IQL(nn.Module):
     def __init__(self, dimensions: Dimensions, config: IQLConfig) -> None:
         super().__init__()
         self.config = config
-        hidden = hidden_sizes(config)
-        self.policy = make_policy(config.policy, dimensions, hidden)
-        self.critic = make_critic(dimensions, hidden)
+        self.policy = make_policy(config.policy, dimensions, config.hidden)
+        self.critic = make_critic(dimensions, config.hidden)
         self.target = target_of(self.critic)
-        self.value = Value(dimensions, hidden)
+        self.value = Value(dimensions, config.hidden)
         self.optimizers = {
             "actor": adam(self.policy.parameters(), config.actor_learning_rate),
             "critic": adam(self.critic.parameters(), config.critic_learning_rate),

@@ -43,6 +43,7 @@ def step(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
     """One step of each optimiser along the gradient of a loss (a sum of losses where they share no parameters)."""
     for optimizer in optimizers:
         optimizer.zero_grad()
-    loss.backward()
+    # Gradients of what is not stepped, such as a policy's loss in the critic, are not worked out.
+    loss.backward(inputs=[p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]])
     for optimizer in optimizers:
         optimizer.step()

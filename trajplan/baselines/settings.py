@@ -39,19 +39,6 @@ class RunConfig:
         require(0 < self.best_episodes <= 1, "best_episodes", self.best_episodes, "lie in (0, 1]")
 
 
-def check_network(config: Any) -> None:
-    """Refuse sizes and learning rates that make no network: for the methods' settings.
-
-    Raises:
-        ConfigError: naming the field.
-    """
-    for name in ("hidden_layers", "hidden_width"):
-        require(getattr(config, name) >= 1, name, getattr(config, name), "be at least 1")
-    for name in vars(config):
-        if name.endswith("learning_rate"):
-            check_positive(config, name)
-
-
 def check_positive(config: Any, *names: str) -> None:
     """Refuse fields that are not finite numbers above 0.
 
@@ -73,6 +60,33 @@ def check_share(config: Any, *names: str) -> None:
         require(0 < getattr(config, name) <= 1, name, getattr(config, name), "lie in (0, 1]")
 
 
-def hidden_sizes(config: Any) -> tuple[int, ...]:
-    """The widths of the hidden layers that a method's settings ask for."""
-    return (config.hidden_width,) * config.hidden_layers
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Settings of every method: sizes of its networks."""
+
+    hidden_layers: int = option(2, "hidden layers of every network")
+    hidden_width: int = option(256, "their width")
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_layers", "hidden_width"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        check_positive(self, *(name for name in vars(self) if name.endswith("learning_rate")))
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The widths of the hidden layers."""
+        return (self.hidden_width,) * self.hidden_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticConfig(NetworkConfig):
+    """Settings of every method with a policy, a twin Q and its slow copy."""
+
+    discount: float = option(0.99, "discount")
+    target_rate: float = option(5e-3, "share by which the target critic follows at every update")
+    actor_learning_rate: float = option(3e-4, "Adam's learning rate for the policy")
+    critic_learning_rate: float = option(3e-4, "Adam's learning rate for Q")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "discount", "target_rate")

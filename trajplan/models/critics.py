@@ -71,9 +71,16 @@ def target_of(network: M) -> M:
     return copy.deepcopy(network).requires_grad_(False)
 
 
-def expected_q(critic: TwinQ | DiscreteTwinQ, policy: Policy, observations: Tensor) -> Tensor:
-    """The smaller Q of what the policy does, (B, S) -> (B,): exact for Discrete actions, else of one sampled action."""
+def value_and_entropy(critic: TwinQ | DiscreteTwinQ, policy: Policy, observations: Tensor) -> tuple[Tensor, Tensor]:
+    """The smaller Q of what a policy does, and the policy's entropy: (B, S) -> (B,) and (B,).
+
+    Both are exact for Discrete actions. Else they are estimates from one reparametrised action: its Q and its
+    negative log-probability.
+    """
     if isinstance(critic, DiscreteTwinQ):
         assert isinstance(policy, Categorical)
-        return (policy.log_probs(observations).exp() * critic.values(observations).amin(0)).sum(-1)
-    return critic(observations, policy.sample(observations)[0]).amin(0)
+        log_probs = policy.log_probs(observations)
+        probs = log_probs.exp()
+        return (probs * critic.values(observations).amin(0)).sum(-1), -(probs * log_probs).sum(-1)
+    actions, log_prob = policy.sample(observations)
+    return critic(observations, actions).amin(0), -log_prob
