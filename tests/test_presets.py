@@ -29,7 +29,8 @@ def test_paper_values(name, expected):
     preset = PRESETS[name](1_000_000)
     horizon, beam, top_k, cdf, epochs = expected
     assert preset.name == name
-    assert preset.train == TrainConfig(epochs=epochs)
+    penalty = None if name == "tt_default" else -100.0  # elsewhere an end may mean success
+    assert preset.train == TrainConfig(epochs=epochs, termination_penalty=penalty)
     assert preset.planner == BeamSearchConfig(horizon=horizon, beam_width=beam, action_top_k=top_k, action_cdf=cdf)
     assert (preset.planner.n_expand, preset.planner.context, preset.planner.replan_every) == (2, 5, 1)
     assert (preset.planner.discount, preset.planner.observation_top_k) == (0.99, 1)

@@ -34,9 +34,16 @@ def _paper(name: str, epochs: float, transitions: int, planner: BeamSearchConfig
     return Preset(name=name, train=train, planner=planner or BeamSearchConfig())
 
 
+def _as_recorded(preset: Preset) -> Preset:
+    return replace(preset, train=replace(preset.train, termination_penalty=None))
+
+
 def tt_default(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """The paper's default: horizon 15, beam 128, actions from the likeliest 60 %; 50 epochs per 1M transitions."""
-    return _paper("tt_default", 50, transitions)
+    """The paper's default: horizon 15, beam 128, actions from the likeliest 60 %; 50 epochs per 1M transitions.
+
+    The paper's penalty for a terminal is left out: in an environment that it does not have, an end may mean success.
+    """
+    return _as_recorded(_paper("tt_default", 50, transitions))
 
 
 def tt_hopper_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
@@ -97,8 +104,7 @@ def tt_ant_medium_replay(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
 
 def tt_pointmaze(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """Mazes, which the paper has no beam-search row for: reaching the goal may end an episode, so no penalty for it."""
-    preset = _paper("tt_pointmaze", 50, transitions, BeamSearchConfig(horizon=15, beam_width=64))
-    return replace(preset, train=replace(preset.train, termination_penalty=None))
+    return _as_recorded(_paper("tt_pointmaze", 50, transitions, BeamSearchConfig(horizon=15, beam_width=64)))
 
 
 def tt_quickstart(transitions: int = REFERENCE_TRANSITIONS) -> Preset:

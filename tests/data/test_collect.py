@@ -88,6 +88,8 @@ def test_noise_has_the_given_deviation_and_actions_stay_in_bounds():
     assert abs(episode.actions.std() - 0.3) < 0.02
     episode = run_episode(env, lambda observation, rng: np.zeros(1), noise=30.0, seed=1)
     assert np.abs(episode.actions).max() == 2.0
+    held = run_episode(env, lambda observation, rng: np.zeros(1), noise=0.3, noise_correlation=0.9, seed=1)
+    assert np.corrcoef(held.actions[1:, 0], held.actions[:-1, 0])[0, 1] > 0.85
     quiet = run_episode(env, lambda observation, rng: np.full(1, 0.25), seed=1)
     assert (quiet.actions == 0.25).all()
     assert quiet.actions.dtype == np.float32
@@ -161,6 +163,9 @@ def test_existing_id_is_refused_before_anything_is_collected(root):
         ({"noise": [-1.0]}, "0 or more"),
         ({"noise": [0.5]}, "random policy takes no noise"),
         ({"env_id": "CartPole-v1", "policy": "math:cos", "noise": [0.5]}, "Box actions only"),
+        ({"noise": [0.5], "noise_correlation": 1.0}, "1 excluded"),
+        ({"noise_correlation": 0.5}, "where there is noise"),
+        ({"action_repeat": 0}, "at least 1 step"),
         ({"env_id": "Blackjack-v1"}, "Tuple"),
     ],
 )

@@ -60,3 +60,16 @@ def test_python_objects_are_not_saved():
 def test_unknown_ids(env_id):
     with pytest.raises(DataError, match="not registered"):
         find_environment(env_id)
+
+
+def test_an_environment_that_fails_its_own_assertion_gets_one_sentence():
+    class Unfit(gymnasium.Env):
+        def __init__(self):
+            assert 1 + 1 == 3
+
+    gymnasium.register("Unfit-v0", Unfit)
+    try:
+        with pytest.raises(DataError, match=r"its own code refuses \(test_environment.py.*assert 1 \+ 1 == 3\)"):
+            make_environment("Unfit-v0")
+    finally:
+        gymnasium.registry.pop("Unfit-v0")

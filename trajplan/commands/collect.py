@@ -39,8 +39,22 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SD",
         help="standard deviation of the noise added to actions; several levels take turns by episode (default: 0)",
     )
+    parser.add_argument(
+        "--noise-correlation",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="correlation between the noise of one step and of the next, below 1 (default: 0, independent)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same data (default: 0)")
     parser.add_argument("--max-episode-steps", type=int, metavar="N", help="time limit (default: the environment's)")
+    parser.add_argument(
+        "--action-repeat",
+        type=int,
+        default=1,
+        metavar="K",
+        help="hold every action for K steps of the environment, which make one transition (default: 1)",
+    )
     parser.add_argument("--env-kwargs", type=_options, default={}, metavar="JSON", help="environment options, {...}")
     parser.add_argument(
         "--reference-scores",
@@ -68,8 +82,10 @@ def run_collect(args: argparse.Namespace) -> None:
         steps=args.steps,
         policy=args.policy,
         noise=args.noise,
+        noise_correlation=args.noise_correlation,
         seed=args.seed,
         max_episode_steps=args.max_episode_steps,
+        action_repeat=args.action_repeat,
         env_kwargs=args.env_kwargs,
         reference=reference,
         description=args.description,

@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 from trajplan.data.environment import find_environment, make_environment
 from trajplan.data.minari_write import check_new_id, write_minari
+from trajplan.data.noise import action_noise
+from trajplan.data.repeat import ActionRepeat
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.spaces import check_action_space, observation_layout
 from trajplan.data.waypoint import WaypointController
@@ -34,8 +36,10 @@ def collect_dataset(
     steps: int | None = None,
     policy: str | Policy = "random",
     noise: Sequence[float] = (0.0,),
+    noise_correlation: float = 0.0,
     seed: int = 0,
     max_episode_steps: int | None = None,
+    action_repeat: int = 1,
     env_kwargs: Mapping[str, Any] | None = None,
     reference: ReferenceScores | None = None,
     description: str | None = None,
@@ -53,8 +57,11 @@ def collect_dataset(
         steps: collect whole episodes until there are at least so many transitions.
         policy: `random`, `waypoint` (PointMaze only), `module:function`, or a callable, see `Policy`.
         noise: standard deviations of the Gaussian noise added to Box actions before they are clipped to the bounds.
+        noise_correlation: between the noise of one step and of the next, 0 or more and below 1 (`noise.action_noise`).
         seed: of the whole collection.
-        max_episode_steps: time limit in place of the environment's own.
+        max_episode_steps: time limit in place of the environment's own, in its own steps.
+        action_repeat: steps of the environment that one action is held for and that make one transition
+            (`repeat.ActionRepeat`, which the dataset's environment then has too).
         env_kwargs: options of the environment, recorded in the dataset. The waypoint policy adds
             `continuing_task=True, reset_target=True`: it walks from goal to goal and the data never stops at one.
         reference: returns that scores of this dataset are normalised by (default: the bundled table's, if any).
@@ -75,30 +82,39 @@ def collect_dataset(
     options = dict(env_kwargs or {})
     if policy == "waypoint" and "PointMaze" in env_id:
         options = {"continuing_task": True, "reset_target": True} | options
-    env = make_collection_environment(env_id, max_episode_steps, options)
+    env = make_collection_environment(env_id, max_episode_steps, options, action_repeat)
     try:
         act = make_policy(policy, env)
-        _check_noise(noise, policy, env)
+        _check_noise(noise, noise_correlation, policy, env)
         name = policy_name(policy)
         levels = ", ".join(f"{level:g}" for level in noise)
-        told = f"{env_id} with the policy {name}, action noise {levels}, seed {seed}."
+        correlated = f" (correlation {noise_correlation:g})" if noise_correlation else ""
+        told = f"{env_id} with the policy {name}, action noise {levels}{correlated}, seed {seed}."
         metadata: dict[str, Any] = {"algorithm_name": name, "description": description or told}
         if reference is not None:
             metadata |= {"ref_min_score": reference.min, "ref_max_score": reference.max}
-        counted = _episodes(env, act, noise, seed, episodes, steps, progress)
+        counted = _episodes(env, act, noise, noise_correlation, seed, episodes, steps, progress)
         return write_minari(dataset_id, counted, env=env, **metadata)
     finally:
         env.close()
 
 
 def make_collection_environment(
-    env_id: str, max_episode_steps: int | None = None, env_kwargs: Mapping[str, Any] | None = None
+    env_id: str,
+    max_episode_steps: int | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    action_repeat: int = 1,
 ) -> gym.Env:
     """The environment to collect in.
 
     Raises:
         DataError: when it cannot be made, has no time limit, or has spaces that a dataset cannot hold.
+        ConfigError: when an action is to be held for less than one step.
     """
+    if action_repeat < 1:
+        raise ConfigError(
+            f"An action lasts at least 1 step of the environment; got an action repeat of {action_repeat}."
+        )
     spec = find_environment(env_id)
     limit = max_episode_steps or spec.max_episode_steps
     if limit is None:
@@ -110,7 +126,7 @@ def make_collection_environment(
         raise DataError(f"{env_id} does not take the options {env_kwargs}: {error}.") from error
     observation_layout(env.observation_space, env_id)
     check_action_space(env.action_space, env_id)
-    return env
+    return ActionRepeat(env, action_repeat) if action_repeat > 1 else env
 
 
 def make_policy(policy: str | Policy, env: gym.Env) -> Policy:
@@ -148,7 +164,9 @@ def policy_name(policy: str | Policy) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def run_episode(env: gym.Env, policy: Policy, *, noise: float = 0.0, seed: int = 0) -> EpisodeBuffer:
+def run_episode(
+    env: gym.Env, policy: Policy, *, noise: float = 0.0, noise_correlation: float = 0.0, seed: int = 0
+) -> EpisodeBuffer:
     """One episode from `env.reset(seed=seed)` to its end.
 
     Returns:
@@ -165,9 +183,10 @@ def run_episode(env: gym.Env, policy: Policy, *, noise: float = 0.0, seed: int =
     rewards: list[float] = []
     terminations: list[bool] = []
     truncations: list[bool] = []
+    extra = action_noise(noise, noise_correlation, env.action_space.shape or (), rng) if noise else None
     while not (terminations and (terminations[-1] or truncations[-1])):
         with _BlamePolicy(policy, seed, len(actions)):
-            action = _fit_action(policy(observation, rng), env.action_space, noise, rng)
+            action = _fit_action(policy(observation, rng), env.action_space, extra)
         observation, reward, terminated, truncated, _ = env.step(action)
         observations.append(observation)
         actions.append(action)
@@ -194,6 +213,7 @@ def _episodes(
     env: gym.Env,
     policy: Policy,
     noise: Sequence[float],
+    noise_correlation: float,
     seed: int,
     episodes: int | None,
     steps: int | None,
@@ -204,17 +224,22 @@ def _episodes(
     with tqdm(total=episodes or steps, unit=unit, desc="collecting", disable=not progress) as bar:
         while done < (episodes or steps or 0):
             level = float(noise[episode % len(noise)])
-            buffer = run_episode(env, policy, noise=level, seed=episode_seed(seed, episode))
-            yield buffer, {"noise": level}
+            seed_here = episode_seed(seed, episode)
+            buffer = run_episode(env, policy, noise=level, noise_correlation=noise_correlation, seed=seed_here)
+            yield buffer, {"noise": level, "noise_correlation": noise_correlation}
             episode += 1
             gained = 1 if steps is None else len(buffer)
             done += gained
             bar.update(gained)
 
 
-def _check_noise(noise: Sequence[float], policy: str | Policy, env: gym.Env) -> None:
+def _check_noise(noise: Sequence[float], noise_correlation: float, policy: str | Policy, env: gym.Env) -> None:
     if len(noise) == 0 or not all(np.isfinite(level) and level >= 0 for level in noise):
         raise ConfigError(f"Noise levels are standard deviations, 0 or more; got {list(noise)}.")
+    if not 0 <= noise_correlation < 1:
+        raise ConfigError(f"The correlation of noise lies between 0 and 1, 1 excluded; got {noise_correlation:g}.")
+    if noise_correlation and not any(noise):
+        raise ConfigError("A correlation of noise means something only where there is noise: give a level above 0.")
     if any(noise) and policy == "random":
         raise ConfigError("The random policy takes no noise.")
     if any(noise) and not isinstance(env.action_space, gym.spaces.Box):
@@ -231,7 +256,7 @@ def _random_action(space: gym.Space, rng: np.random.Generator) -> Any:
     return rng.uniform(low, high)
 
 
-def _fit_action(action: Any, space: gym.Space, noise: float, rng: np.random.Generator) -> np.ndarray:
+def _fit_action(action: Any, space: gym.Space, extra: Callable[[], np.ndarray] | None) -> np.ndarray:
     """The action as `space` has it, with noise; raises ValueError if it cannot be one."""
     if isinstance(space, gym.spaces.Discrete):
         index = np.asarray(action)
@@ -242,8 +267,8 @@ def _fit_action(action: Any, space: gym.Space, noise: float, rng: np.random.Gene
     array = np.asarray(action, dtype=np.float64)
     if array.shape != space.shape or not np.isfinite(array).all():
         raise ValueError(f"the action {action!r} is not a finite array of shape {space.shape}")
-    if noise:
-        array = array + noise * rng.standard_normal(space.shape)
+    if extra is not None:
+        array = array + extra()
     # np.clip costs as much as a simulation step of a small environment.
     return np.minimum(np.maximum(array, space.low), space.high).astype(space.dtype)
 

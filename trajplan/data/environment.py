@@ -3,10 +3,12 @@
 import contextlib
 import io
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from trajplan.errors import DataError
 
-_WRAPPERS = "gymnasium.wrappers"
+_WRAPPERS = ("gymnasium.wrappers.", "gymnasium.wrappers:", "trajplan.data.repeat:")
 # Written by Gymnasium before 1.0, unknown to it since.
 _OLD_KEYS = ("apply_api_compatibility", "autoreset")
 
@@ -76,7 +78,7 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
 
     A dataset or checkpoint may come from anywhere, and the entry points that it names would be imported and called.
     So the code is taken from Gymnasium's own registry by the environment's id, and from the file only the keyword
-    arguments, the time limit and wrappers of Gymnasium.
+    arguments, the time limit and wrappers of Gymnasium or of this package.
 
     Raises:
         DataError: when the id is not registered here or names a module, or a wrapper is not one of Gymnasium's.
@@ -85,10 +87,10 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
         raise DataError(f"The saved environment id {spec.id!r} names a module; import it and use its plain id.")
     known = find_environment(spec.id)
     for wrapper in spec.additional_wrappers:
-        if not wrapper.entry_point.startswith((_WRAPPERS + ".", _WRAPPERS + ":")):
+        if not wrapper.entry_point.startswith(_WRAPPERS):
             raise DataError(
                 f"Environment {spec.id!r} was saved with the wrapper {wrapper.entry_point!r}, which is not one of "
-                "Gymnasium's; wrap the environment yourself."
+                "Gymnasium's or trajplan's; wrap the environment yourself."
             )
     return replace(
         known,
@@ -115,4 +117,12 @@ def make_environment(environment: EnvSpec | str, **kwargs: Any) -> gymnasium.Env
         raise DataError(
             f"Environment {spec.id!r} cannot be made: {error} (pip install 'trajplan[mujoco]' brings MuJoCo and the "
             "robotics environments)."
+        ) from None
+    except AssertionError as error:
+        # gymnasium-robotics' Fetch, HandReach and FrankaKitchen with MuJoCo 3.12 and later, for one.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"Environment {spec.id!r} cannot be made: its own code refuses ({Path(frame.filename).name}, line "
+            f"{frame.lineno}: {frame.line}); most often its package and the installed simulator do not fit each "
+            "other (for gymnasium-robotics: pip install 'mujoco<3.12')."
         ) from None

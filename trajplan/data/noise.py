@@ -1,0 +1,33 @@
+"""Gaussian noise for actions while data are collected, independent from step to step or correlated."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+
+def action_noise(
+    deviation: float, correlation: float, shape: tuple[int, ...], rng: np.random.Generator
+) -> Callable[[], np.ndarray]:
+    """A source of one episode's noise: every call gives the next step's, of `shape`.
+
+    A first-order autoregressive process x' = c x + sqrt(1 - c²) d e with e ~ N(0, 1), begun in its stationary
+    distribution: every x has the standard deviation d, and two that lie k steps apart the correlation c^k (the
+    Ornstein-Uhlenbeck process at unit steps). c = 0 is independent noise.
+
+    Args:
+        deviation: d, in units of the action.
+        correlation: c, 0 or more and below 1.
+        shape: of an action.
+        rng: where all randomness comes from.
+    """
+    fresh = deviation * math.sqrt(1 - correlation**2)
+    kept = correlation * deviation * rng.standard_normal(shape) if correlation else np.zeros(shape)
+
+    def following() -> np.ndarray:
+        nonlocal kept
+        value = kept + fresh * rng.standard_normal(shape)
+        kept = correlation * value
+        return value
+
+    return following

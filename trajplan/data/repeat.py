@@ -1,0 +1,34 @@
+"""An environment in which an action is held for several steps: for simulators that step faster than anyone decides."""
+
+from typing import Any, SupportsFloat
+
+import gymnasium
+
+
+class ActionRepeat(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
+    """Every action is held for `repeat` steps, or to the episode's end, and earns the sum of their rewards.
+
+    The observation is the last one. A time limit inside counts the environment's own steps. Gymnasium records the
+    wrapper in the environment's specification, so a dataset collected with it is evaluated with it.
+
+    Args:
+        env: the environment.
+        repeat: steps that one action lasts.
+    """
+
+    def __init__(self, env: gymnasium.Env, repeat: int) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, repeat=repeat)
+        gymnasium.Wrapper.__init__(self, env)
+        self.repeat = repeat
+        if fps := env.metadata.get("render_fps"):
+            self.metadata = {**env.metadata, "render_fps": fps / repeat}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Hold an action."""
+        total = 0.0
+        for _ in range(self.repeat):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
