@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg  # type: ignore[import-untyped]
+import imageio_ffmpeg
 import numpy as np
 
 from trajplan.evaluation.maze import MazeRenderer, is_point_maze, maze_of
