@@ -49,6 +49,7 @@ METHODS = {
     "bc": Entry("Behaviour cloning", "trajplan.baselines.bc", "BCConfig", "BC", "BC"),
     "iql": Entry("Implicit Q-learning", "trajplan.baselines.iql", "IQLConfig", "IQL", "IQL"),
     "awac": Entry("Advantage-weighted actor-critic", "trajplan.baselines.awac", "AWACConfig", "AWAC", "AWAC"),
+    "cql": Entry("Conservative Q-learning", "trajplan.baselines.cql", "CQLConfig", "CQL", "DiscreteCQL"),
     "sac": Entry("Soft actor-critic, unchanged", "trajplan.baselines.sac", "SACConfig", "SAC", "SAC"),
 }
 
