@@ -34,6 +34,22 @@ def test_only_real_ends_cut_the_bootstrap(dataset):
     assert torch.nonzero(batch.terminations)[:, 0].tolist() == [4, 17]
 
 
+@pytest.mark.parametrize("chosen", [None, [3, 0]])
+def test_returns_and_the_weight_of_what_a_time_limit_cut_off(dataset, episodes, chosen):
+    discount = 0.9
+    view = dataset.transitions(episodes=None if chosen is None else np.array(chosen), discount=discount)
+    flat = [(episodes[e], t) for e in chosen or range(4) for t in range(len(episodes[e]["rewards"]))]
+    batch = view.gather(torch.arange(len(view)))
+    for i, (episode, t) in enumerate(flat):
+        rest = np.asarray(episode["rewards"][t:], np.float64)
+        np.testing.assert_allclose(batch.returns[i], (discount ** np.arange(len(rest)) * rest).sum(), rtol=1e-5)
+        weight = 0 if episode["terminations"][-1] else discount ** len(rest)
+        np.testing.assert_allclose(batch.last_weights[i], weight, rtol=1e-6)
+        np.testing.assert_array_equal(batch.last_observations[i], episode["observations"][-1])
+    assert 0 < (batch.last_weights > 0).sum() < len(view)
+    assert dataset.transitions().gather(torch.arange(2)).returns is None
+
+
 def test_samples_are_seeded_and_uniform(dataset):
     view = dataset.transitions(episodes=np.array([0, 3]))
     first = view.sample(4000, torch.Generator().manual_seed(1))

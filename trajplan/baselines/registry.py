@@ -18,6 +18,7 @@ class Entry:
         summary: a line for `--help` and model cards.
         module, config: its file's module, and the name of its settings there.
         continuous, discrete: the names of the method's classes for Box and for Discrete actions, or None.
+        returns: whether its batches hold the data's returns, discounted as its settings say.
     """
 
     summary: str
@@ -25,6 +26,7 @@ class Entry:
     config: str
     continuous: str | None
     discrete: str | None
+    returns: bool = False
 
     def config_class(self) -> type:
         """The dataclass of its settings."""
@@ -49,6 +51,7 @@ METHODS = {
     "bc": Entry("Behaviour cloning", "trajplan.baselines.bc", "BCConfig", "BC", "BC"),
     "iql": Entry("Implicit Q-learning", "trajplan.baselines.iql", "IQLConfig", "IQL", "IQL"),
     "awac": Entry("Advantage-weighted actor-critic", "trajplan.baselines.awac", "AWACConfig", "AWAC", "AWAC"),
+    "awr": Entry("Advantage-weighted regression", "trajplan.baselines.awr", "AWRConfig", "AWR", "AWR", returns=True),
     "cql": Entry("Conservative Q-learning", "trajplan.baselines.cql", "CQLConfig", "CQL", "DiscreteCQL"),
     "sac": Entry("Soft actor-critic, unchanged", "trajplan.baselines.sac", "SACConfig", "SAC", "SAC"),
 }

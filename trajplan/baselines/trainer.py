@@ -101,7 +101,8 @@ def train(
         refuse_existing(folder)
     on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     seen = scaled_dataset(dataset, scaling, scale, shift)
-    transitions = seen.transitions(episodes=training_episodes(dataset, run_config), device=on)
+    discount = config.discount if entry.returns else None
+    transitions = seen.transitions(episodes=training_episodes(dataset, run_config), device=on, discount=discount)
     torch.manual_seed(run_config.seed)
     method = method_class(Dimensions.of(dataset.info), config).to(on)
     about = {"format": 1, "processes": 1, "fingerprint": _fingerprint(seen), "updates": run_config.updates}

@@ -235,11 +235,13 @@ class OfflineDataset:
 
         return Windows(self, length, stride=stride, episodes=episodes, device=device)
 
-    def transitions(self, *, episodes: np.ndarray | None = None, device: Any = "cpu") -> "Transitions":
+    def transitions(
+        self, *, episodes: np.ndarray | None = None, device: Any = "cpu", discount: float | None = None
+    ) -> "Transitions":
         """Single transitions with their true next observation, for value and dynamics methods; see `Transitions`."""
         from trajplan.data.transitions import Transitions
 
-        return Transitions(self, episodes=episodes, device=device)
+        return Transitions(self, episodes=episodes, device=device, discount=discount)
 
     def statistics(self) -> Statistics:
         """Mean and deviation of every observation dimension over all N + E observations (float64 sums)."""

@@ -12,22 +12,42 @@ from trajplan.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """B transitions. `terminations` is True at real ends only: a time limit does not stop the bootstrap."""
+    """B transitions. `terminations` is True at real ends only: a time limit does not stop the bootstrap.
+
+    The last three are there where `Transitions` was given a discount. They tell what came after, up to the end of the
+    episode; what its value is worth beyond an end that is no real one is for the method to say.
+    """
 
     observations: torch.Tensor  # (B, S) float32
     actions: torch.Tensor  # (B, A) float32
     rewards: torch.Tensor  # (B,) float32
     next_observations: torch.Tensor  # (B, S) float32
     terminations: torch.Tensor  # (B,) bool
+    returns: torch.Tensor | None = None  # (B,) float32: sum of discount^k r, from this transition's own reward on
+    last_weights: torch.Tensor | None = None  # (B,) float32: discount^(transitions left); 0 before a real end
+    last_observations: torch.Tensor | None = None  # (B, S) float32, the episode's
 
 
 class Transitions:
     """The transitions of the chosen episodes, numbered from 0 in the dataset's order.
 
     On the CPU the arrays are used where they lie (memory-mapped ones too); on another device they are copied to it.
+
+    Args:
+        dataset: what they are taken from.
+        episodes: numbers of the chosen ones; None: all.
+        device: where batches are made.
+        discount: of the returns that batches come with; None: without.
     """
 
-    def __init__(self, dataset: OfflineDataset, *, episodes: np.ndarray | None = None, device: Any = "cpu") -> None:
+    def __init__(
+        self,
+        dataset: OfflineDataset,
+        *,
+        episodes: np.ndarray | None = None,
+        device: Any = "cpu",
+        discount: float | None = None,
+    ) -> None:
         self._device = torch.device(device)
         self._rows: torch.Tensor | None = None
         if episodes is not None:
@@ -42,10 +62,15 @@ class Transitions:
         episode = np.repeat(np.arange(dataset.num_episodes, dtype=np.int32), dataset.lengths)
         self._episode = torch.from_numpy(episode).to(self._device)
         # An observation and the next lie side by side in the store, so that one gather fetches both.
-        self._pairs = sliding(as_tensor(dataset.observations, self._device), 2)
+        self._observations = as_tensor(dataset.observations, self._device)
+        self._pairs = sliding(self._observations, 2)
         self._actions = as_tensor(dataset.actions, self._device)
         self._rewards = as_tensor(dataset.rewards, self._device)
         self._terminations = as_tensor(dataset.terminations, self._device)
+        self._discounted: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        if discount is not None:
+            columns = discounted(dataset, discount)
+            self._discounted = tuple(as_tensor(column, self._device) for column in columns)  # type: ignore[assignment]
 
     def __len__(self) -> int:
         """Number of transitions."""
@@ -60,14 +85,39 @@ class Transitions:
         """The transitions `index` (B,) int64."""
         rows = index if self._rows is None else self._rows[index]
         # The store has one observation more in each episode before this one.
-        pairs = self._pairs.index_select(0, rows + self._episode.index_select(0, rows))
+        episode = self._episode.index_select(0, rows)
+        pairs = self._pairs.index_select(0, rows + episode)
+        after: dict[str, torch.Tensor] = {}
+        if self._discounted is not None:
+            returns, weights, last = self._discounted
+            after["returns"] = returns.index_select(0, rows)
+            after["last_weights"] = weights.index_select(0, rows)
+            after["last_observations"] = self._observations.index_select(0, last.index_select(0, episode))
         return Batch(
             observations=pairs[:, : self._width],
             actions=self._actions.index_select(0, rows),
             rewards=self._rewards.index_select(0, rows),
             next_observations=pairs[:, self._width :],
             terminations=self._terminations.index_select(0, rows),
+            **after,
         )
+
+
+def discounted(dataset: OfflineDataset, discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `Batch` tells of the rest of an episode, for a whole dataset.
+
+    Returns:
+        Returns (N,) float32, weights of the last observations (N,) float32, and their rows in the store (E,) int64.
+
+    Raises:
+        ConfigError: for a discount out of range.
+    """
+    returns = dataset.rewards + discount * dataset.returns_to_go(discount, None)
+    left = np.repeat(dataset.offsets[1:], dataset.lengths) - np.arange(dataset.num_transitions)
+    ended = np.repeat(dataset.terminations[dataset.offsets[1:] - 1], dataset.lengths)
+    weights = np.where(ended, 0.0, np.float64(discount) ** left)
+    last = dataset.offsets[1:] + np.arange(dataset.num_episodes)
+    return returns.astype(np.float32), weights.astype(np.float32), last
 
 
 def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
