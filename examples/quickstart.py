@@ -21,7 +21,8 @@ from trajplan.cli import main as trajplan
 ENV = "PointMaze_UMaze-v3"
 DATASET = "pointmaze/umaze-mixed-v0"
 NOISE = (0.5, 2.0, 5.0)  # one walker in three qualities, an equal share of episodes each
-EPISODES = 600
+REPEAT = 5  # simulator steps an action: at 0.05 s a decision a short plan crosses half of the maze
+EPISODES = 900
 PRESET = "tt_quickstart"
 SEED = 1_000_000  # of the first evaluation episode
 MIXTURE = "mean behaviour in the data"
@@ -50,7 +51,8 @@ def collect_train_evaluate(output: Path, model: Path, report: Path, episodes: in
     """The three commands; a finished one is not done again."""
     if not (output / "minari" / DATASET).exists():
         levels = " ".join(f"{level:g}" for level in NOISE)
-        run(f"datasets collect --env {ENV} --id {DATASET} --policy waypoint --noise {levels} --episodes {EPISODES}")
+        how = f"--policy waypoint --noise {levels} --action-repeat {REPEAT} --episodes {EPISODES}"
+        run(f"datasets collect --env {ENV} --id {DATASET} {how}")
     run(f"train --dataset {DATASET} --preset {PRESET} --output {shlex.quote(str(model))} --resume")
     how = f"--episodes {episodes} --num-envs {episodes} --seed {SEED} --video --picture --resume"
     run(f"evaluate {shlex.quote(str(model))} --output {shlex.quote(str(report))} {how}")
@@ -148,7 +150,7 @@ td, th {{ padding: .2rem 1rem; text-align: left }} img {{ max-width: 100% }}
 <h1>A Trajectory Transformer in {ENV}</h1>
 <p>{html.escape(results["summary"])}</p>
 <p>Reaching a goal earns 1, and a new goal appears. The data are {EPISODES} episodes of one scripted walker at
-{len(NOISE)} levels of action noise. All policies below ran the same episodes (same seeds).</p>
+{len(NOISE)} levels of action noise; an action lasts {REPEAT} steps of the simulator. All policies below ran the same episodes (same seeds).</p>
 <table><tr><th>policy<th>goals an episode<th>95 % interval<th>range</tr>{rows}</table>
 <h2>Plans</h2><p>All beams that the search kept, and the best one.</p><img src="plan.png" alt="plans in the maze">
 <p>{films}</p>

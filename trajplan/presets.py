@@ -114,11 +114,11 @@ def tt_quickstart(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     that reads it would act as noisily.
     """
     train = TrainConfig(
-        n_layer=3, n_embd=64, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, tokenizer="uniform", bins=50, window=6,
+        n_layer=3, n_embd=64, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, tokenizer="uniform", bins=50, window=8,
         discount=0.98, termination_penalty=None, batch_size=64, updates=1200, learning_rate=3e-3, eval_every=100,
         eval_windows=512, save_every=200,
     )  # fmt: skip
-    planner = BeamSearchConfig(horizon=5, beam_width=8, context=0, discount=0.98, action_cdf=0.4, replan_every=2)
+    planner = BeamSearchConfig(horizon=7, beam_width=16, context=0, discount=0.98, action_cdf=0.4, replan_every=2)
     return Preset(name="tt_quickstart", train=train, planner=planner)
 
 

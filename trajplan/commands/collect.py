@@ -12,7 +12,7 @@ out, and every random draw from rng, a numpy Generator seeded for the episode. I
 or from what is installed. Example:
 
   trajplan datasets collect --env PointMaze_UMaze-v3 --id pointmaze/umaze-mixed-v0 --episodes 150 \\
-      --policy waypoint --noise 0.5 2 5
+      --policy waypoint --noise 0.5 2 5 --action-repeat 5
 """
 
 
