@@ -3,6 +3,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from trajplan.baselines.model_settings import ModelBasedConfig
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
@@ -45,12 +46,20 @@ def choices():
     return OfflineDataset.from_episodes(data, id="choices", action_space=spaces.Discrete(4, start=1))
 
 
+SMALL_MODEL = {
+    **{"model_members": 3, "model_elites": 2, "model_layers": 1, "model_width": 8, "model_batch_size": 16},
+    **{"model_max_epochs": 3, "rollout_length": 3, "rollout_starts": 10, "rollout_every": 3, "rollout_keep": 2},
+}
+
+
 @pytest.fixture(scope="session")
 def small():
-    """Settings of a method with tiny networks: `small(name, **changes)`."""
+    """Settings of a method with tiny networks, and a tiny model if it has one: `small(name, **changes)`."""
 
     def make(name, **changes):
-        return METHODS[name].config_class()(**{"hidden_width": 8, "hidden_layers": 1} | changes)
+        config_class = METHODS[name].config_class()
+        model = SMALL_MODEL if issubclass(config_class, ModelBasedConfig) else {}
+        return config_class(**{"hidden_width": 8, "hidden_layers": 1} | model | changes)
 
     return make
 

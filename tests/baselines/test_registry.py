@@ -19,7 +19,7 @@ from trajplan.models.networks import Dimensions
 SOURCES = Path(__file__).resolve().parents[2] / "trajplan/baselines"
 CASES = [(name, kind) for name, entry in METHODS.items() for kind in ("continuous", "discrete") if getattr(entry, kind)]
 # With these settings the next observation is read by the bootstrap alone.
-BOOTSTRAP_ALONE = {"cql": {"alpha": 0.0}}
+BOOTSTRAP_ALONE = {"cql": {"alpha": 0.0}, "combo": {"beta": 0.0}}
 WITHOUT_BOOTSTRAP = ("bc", "awr")
 every_method = pytest.mark.parametrize(("name", "kind"), CASES)
 

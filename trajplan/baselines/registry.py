@@ -53,6 +53,10 @@ METHODS = {
     "awac": Entry("Advantage-weighted actor-critic", "trajplan.baselines.awac", "AWACConfig", "AWAC", "AWAC"),
     "awr": Entry("Advantage-weighted regression", "trajplan.baselines.awr", "AWRConfig", "AWR", "AWR", returns=True),
     "cql": Entry("Conservative Q-learning", "trajplan.baselines.cql", "CQLConfig", "CQL", "DiscreteCQL"),
+    "combo": Entry(
+        "Conservative offline model-based policy optimisation", "trajplan.baselines.combo", "COMBOConfig", "COMBO", None
+    ),
+    "mopo": Entry("Model-based offline policy optimisation", "trajplan.baselines.mopo", "MOPOConfig", "MOPO", None),
     "sac": Entry("Soft actor-critic, unchanged", "trajplan.baselines.sac", "SACConfig", "SAC", "SAC"),
 }
 

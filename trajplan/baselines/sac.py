@@ -38,7 +38,7 @@ class SACConfig(ActorCriticConfig):
 class SAC(nn.Module):
     """Soft actor-critic."""
 
-    cosine = ()
+    cosine: tuple[str, ...] = ()
 
     def __init__(self, dimensions: Dimensions, config: SACConfig) -> None:
         super().__init__()

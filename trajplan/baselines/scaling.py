@@ -64,6 +64,10 @@ class Scaling:
         """(..., S), as the method sees them."""
         return (observations - self.mean) / self.deviation
 
+    def environment_observations(self, observations: Tensor) -> Tensor:
+        """The inverse, (..., S)."""
+        return self.mean + observations * self.deviation
+
     def actions(self, actions: Tensor) -> Tensor:
         """Recorded actions (..., A), as the method sees them: what lies outside the Box is clipped to it."""
         if self.low is None or self.high is None:

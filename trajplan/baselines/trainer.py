@@ -2,6 +2,9 @@
 
 Which transitions a batch holds, and every other random number, comes from torch's generators, whose states are part of
 a checkpoint: a run that was killed and resumed ends with the weights of one that was not.
+
+A method whose settings are a `ModelBasedConfig` gets a dynamics model, learned before its first update; its batches are
+then the model's, and so is a part of the checkpoint. Nothing else tells the methods apart.
 """
 
 import hashlib
@@ -18,14 +21,16 @@ import torch
 from torch import Tensor
 
 from trajplan.baselines import checkpoint
+from trajplan.baselines.learned_model import LearnedModel, draw_report, prepare_model
 from trajplan.baselines.method import Method
+from trajplan.baselines.model_settings import ModelBasedConfig
 from trajplan.baselines.policy import BaselinePolicy
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
 from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
 from trajplan.config import changes
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.transitions import Transitions
+from trajplan.data.transitions import Batch, Transitions
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.networks import Dimensions
 from trajplan.training import state
@@ -36,6 +41,9 @@ from trajplan.training.metrics import MetricsFile
 from trajplan.training.result import TrainResult
 from trajplan.training.resume import STATES, check_same_dataset, check_same_state, holds_run, refuse_existing
 from trajplan.training.tensors import read_tensors
+
+# Before the names of the model's tensors in a checkpoint.
+MODEL = "model/"
 
 Evaluate = Callable[[BaselinePolicy], dict[str, float]]
 
@@ -54,6 +62,7 @@ class Run:
     evaluate: Evaluate | None
     device: torch.device
     about: dict[str, Any]
+    model: LearnedModel | None = None
     done: int = 0
     seconds: float = 0.0
 
@@ -105,23 +114,40 @@ def train(
     transitions = seen.transitions(episodes=training_episodes(dataset, run_config), device=on, discount=discount)
     torch.manual_seed(run_config.seed)
     method = method_class(Dimensions.of(dataset.info), config).to(on)
-    about = {"format": 1, "processes": 1, "fingerprint": _fingerprint(seen), "updates": run_config.updates}
+    fingerprint = _fingerprint(seen)
+    about = {"format": 1, "processes": 1, "fingerprint": fingerprint, "updates": run_config.updates}
     scaling = scaling.to(on)
     policy = BaselinePolicy(name, method, scaling, dataset.info)
     run = Run(name, run_config, folder, method, scaling, policy, transitions, evaluate, on, about)
     step = state.newest_state(folder / STATES) if continued else None
     if step:
-        _restore(run, step)
+        check_same_state(step, read_json(step / "state.json"), fingerprint, 1)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial(folder)
         transform = {"name": run_config.reward_transform, "scale": scale, "shift": shift}
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
     state.clean(folder / STATES)
-    return _loop(run, progress)
+    with Interrupt() as interrupt:
+        if isinstance(config, ModelBasedConfig):
+            if not step:
+                # Ties the model, which takes a while, to the content of the dataset.
+                step = _save_state(run)
+            run.model = prepare_model(
+                method, dataset, transitions, scaling, (scale, shift), config, run_config, folder,
+                stopped=lambda: interrupt.wanted, visible=progress,
+            )  # fmt: skip
+            if run.model is None:
+                return TrainResult(0, True)
+        if step:
+            _restore(run, step)
+        result = _loop(run, interrupt, progress)
+    if run.model is not None:
+        draw_report(folder)
+    return result
 
 
-def _loop(run: Run, visible: bool) -> TrainResult:
+def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
     config = run.config
     metrics = MetricsFile(run.folder, run.done)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.method.optimizers.items()}
@@ -130,11 +156,11 @@ def _loop(run: Run, visible: bool) -> TrainResult:
     if visible:
         _announce(run)
     started = time.perf_counter() - run.seconds
-    with Interrupt() as interrupt, Bar(run.done, config.updates, visible) as bar:
+    with Bar(run.done, config.updates, visible) as bar:
         while run.done < config.updates and not wanted:
             for name in run.method.cosine:
                 _set_rate(run.method.optimizers[name], _cosine(rates[name], run.done, config.updates))
-            measured = run.method.update(run.transitions.sample(config.batch_size))
+            measured = run.method.update(_batch(run))
             run.done += 1
             wanted = interrupt.wanted
             last = run.done == config.updates
@@ -160,6 +186,12 @@ def _loop(run: Run, visible: bool) -> TrainResult:
                 _save(run)
     metrics.close()
     return TrainResult(run.done, run.done < config.updates, values)
+
+
+def _batch(run: Run) -> Batch:
+    if run.model is None:
+        return run.transitions.sample(run.config.batch_size)
+    return run.model.batch(run.config.batch_size, run.done)
 
 
 def _announce(run: Run) -> None:
@@ -197,7 +229,8 @@ def _evaluation(run: Run) -> dict[str, float]:
     # What an environment or a user's evaluation draws must not change the training.
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        return {f"evaluation/{name}": value for name, value in run.evaluate(run.policy).items()}
+        values = {f"evaluation/{name}": value for name, value in run.evaluate(run.policy).items()}
+        return values | (run.model.returns() if run.model is not None else {})
 
 
 def _cosine(rate: float, update: int, updates: int) -> float:
@@ -210,43 +243,38 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _save(run: Run) -> None:
+    _save_state(run)
+    checkpoint.save_model(run.folder, checkpoint.weights_of(run.method, run.scaling))
+
+
+def _save_state(run: Run) -> Path:
     weights = checkpoint.weights_of(run.method, run.scaling)
-    moments = {
-        f"{name}/{number}/{key}": value.detach().cpu()
-        for name, optimizer in run.method.optimizers.items()
-        for number, part in optimizer.state_dict()["state"].items()
-        for key, value in part.items()
-    }
-    random = {"cpu": torch.get_rng_state()}
-    if run.device.type == "cuda":
-        random["device"] = torch.cuda.get_rng_state(run.device)
+    moments = checkpoint.moments_of(run.method.optimizers)
+    # Large, and of no use to a run that is over.
+    if run.model is not None and run.done < run.config.updates:
+        moments |= {f"{MODEL}{name}": value for name, value in run.model.state().items()}
     about = run.about | {"update": run.done, "seconds": run.seconds}
-    state.save_state(run.folder / STATES, weights, moments, random, about)
-    checkpoint.save_model(run.folder, weights)
+    return state.save_state(run.folder / STATES, weights, moments, checkpoint.random_states(run.device), about)
 
 
 def _restore(run: Run, step: Path) -> None:
     about = read_json(step / "state.json")
-    check_same_state(step, about, run.about["fingerprint"], 1)
     weights, moments, random = (read_tensors(step / name) for name in state.FILES)
     checkpoint.restore_weights(step / state.FILES[0], weights, run.method, run.policy.info)
-    parts: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in run.method.optimizers}
+    rollouts = {name: moments.pop(name) for name in list(moments) if name.startswith(MODEL)}
     try:
-        for key, value in moments.items():
-            name, number, moment = key.split("/")
-            parts[name].setdefault(int(number), {})[moment] = value
-        for name, optimizer in run.method.optimizers.items():
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": parts[name]})
-        torch.set_rng_state(random["cpu"])
-        if run.device.type == "cuda":
-            torch.cuda.set_rng_state(random["device"], run.device)
+        checkpoint.restore_moments(run.method.optimizers, moments)
+        if run.model is not None and rollouts:
+            run.model.restore({name.removeprefix(MODEL): value for name, value in rollouts.items()})
+        checkpoint.restore_random_states(random, run.device)
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{step} does not fit the method, or was written on another kind of device: {error}."
         ) from None
     run.done, run.seconds = about["update"], about["seconds"]
     # The run may have been killed between writing its state and its model.
-    checkpoint.save_model(run.folder, weights)
+    if run.done:
+        checkpoint.save_model(run.folder, weights)
 
 
 def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunConfig) -> None:

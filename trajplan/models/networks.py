@@ -4,7 +4,7 @@ Shapes: B batch, S observation_dim, A action_dim, M members.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -49,10 +49,19 @@ class EnsembleMLP(nn.Module):
     Args:
         members: M.
         inputs, hidden, outputs: as for `mlp`; every member starts as `torch.nn.Linear` layers would.
+        activation: between the layers.
     """
 
-    def __init__(self, members: int, inputs: int, hidden: tuple[int, ...], outputs: int) -> None:
+    def __init__(
+        self,
+        members: int,
+        inputs: int,
+        hidden: tuple[int, ...],
+        outputs: int,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         sizes = (inputs, *hidden, outputs)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
@@ -61,13 +70,15 @@ class EnsembleMLP(nn.Module):
             self.weights.append(torch.empty(members, before, after).uniform_(-bound, bound))
             self.biases.append(torch.empty(members, 1, after).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs), the same for all members, or (M, B, inputs), to (M, B, outputs)."""
-        members = len(self.weights[0])
-        x = x.expand(members, *x.shape[-2:])
+    def forward(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """(B, inputs), the same for all members, or (M, B, inputs), to (M, B, outputs).
+
+        With `chosen` (K,) int64, only these members are asked, and M is K.
+        """
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if number:
-                x = torch.relu(x)
+            if chosen is not None:
+                weight, bias = weight[chosen], bias[chosen]
+            x = x.expand(len(weight), *x.shape[-2:]) if number == 0 else self.activation(x)
             x = torch.baddbmm(bias, x, weight)
         return x
 

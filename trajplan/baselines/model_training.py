@@ -1,0 +1,245 @@
+"""Training of the dynamics ensemble: all members in one batched computation, each on its own sample of the data.
+
+Bootstrap, shuffles and starting weights come from a generator of their own, seeded with the run's seed, and after
+every epoch all that the next one needs is written: a run that was killed and resumed learns the same ensemble, and
+what comes after it draws the same random numbers.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajplan.baselines.checkpoint import moments_of, random_states, restore_moments, restore_random_states
+from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.scaling import Scaling
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import CheckpointError, DataError, TrajplanError
+from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.termination import termination_rule
+from trajplan.training.bar import Bar
+from trajplan.training.tensors import read_tensors, write_tensors
+
+PARTS = "dynamics-training.safetensors"
+# A member's held-out loss is better if it fell by more than this share.
+IMPROVEMENT = 0.01
+ROWS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True)
+class Table:
+    """Transitions as the ensemble learns them, in the environment's units: inputs (n, I), targets (n, D), ends (n,)."""
+
+    inputs: Tensor
+    targets: Tensor
+    terminations: Tensor
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained ensemble, and the held-out loss of every member after each epoch (epochs, M), the first before any."""
+
+    ensemble: DynamicsEnsemble
+    history: Tensor
+
+
+def model_split(
+    dataset: OfflineDataset, chosen: np.ndarray | None, config: ModelBasedConfig, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out episodes of the ensemble among the chosen ones (None: all), at least one each.
+
+    Raises:
+        DataError: when there are fewer than two.
+    """
+    episodes = np.arange(dataset.num_episodes) if chosen is None else chosen
+    if len(episodes) < 2:
+        raise DataError(
+            f"dataset {dataset.id!r}: a dynamics model needs two episodes at least, one of them held out; "
+            f"{len(episodes)} would be trained on."
+        )
+    count = min(max(round(config.model_held_out * len(episodes)), 1), len(episodes) - 1)
+    order = np.random.default_rng(seed).permutation(episodes)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def table_of(dataset: OfflineDataset, episodes: np.ndarray, scaling: Scaling, device: torch.device) -> Table:
+    """The transitions of the chosen episodes of the untransformed dataset, with their true next observations."""
+    transitions = dataset.transitions(episodes=episodes, device=device)
+    batch = transitions.gather(torch.arange(len(transitions), device=device))
+    actions = scaling.environment_actions(scaling.actions(batch.actions))
+    targets = torch.cat([batch.next_observations - batch.observations, batch.rewards[:, None]], dim=-1)
+    return Table(torch.cat([batch.observations, actions], dim=-1), targets, batch.terminations)
+
+
+def new_ensemble(info: DatasetInfo, config: ModelBasedConfig, ends: bool) -> DynamicsEnsemble:
+    """An untrained ensemble for a dataset, with the rule of its environment.
+
+    Args:
+        info: the dataset.
+        config: settings.
+        ends: whether any of its episodes ends by a terminal: if so, and no rule is known, it gets a terminal head.
+    """
+    rule = termination_rule(info.env_spec)
+    sizes = (info.observation_dim, info.action_dim, config.model_members, config.model_elites)
+    ensemble = DynamicsEnsemble(*sizes, config.model_hidden, rule is None and ends)
+    ensemble.rule = rule
+    return ensemble
+
+
+def train_ensemble(
+    dataset: OfflineDataset,
+    episodes: tuple[np.ndarray, np.ndarray],
+    scaling: Scaling,
+    config: ModelBasedConfig,
+    folder: Path,
+    *,
+    seed: int,
+    stopped: Callable[[], bool],
+    visible: bool,
+) -> Trained | None:
+    """Train the ensemble of a run, or go on where an earlier process stopped.
+
+    Args:
+        dataset: untransformed.
+        episodes: those to train on, and those held out.
+        scaling: on the device to train on.
+        config: settings.
+        folder: where what a resume needs is written, after every epoch.
+        seed: of everything random here.
+        stopped: whether the run should stop; asked after every update.
+        visible: whether to show a bar and a line for each epoch.
+
+    Returns:
+        The ensemble with every member's best weights and the elites, or None if it was stopped.
+
+    Raises:
+        CheckpointError: if what an earlier process left does not fit.
+    """
+    device = scaling.mean.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        data, held_out = (table_of(dataset, part, scaling, device) for part in episodes)
+        ends = bool(np.asarray(dataset.terminations).any())
+        learner = Learner(new_ensemble(dataset.info, config, ends).to(device), config)
+        learner.ensemble.fit_scales(data.inputs, data.targets)
+        rows = len(data.inputs)
+        # Every member's own sample with replacement; drawn again, and the same, on resume.
+        samples = torch.randint(rows, (config.model_members, rows), device=device)
+        if (folder / PARTS).exists():
+            learner.restore(folder / PARTS, device)
+        else:
+            learner.measure(held_out)
+        while learner.goes_on():
+            with Bar(0, math.ceil(rows / config.model_batch_size), visible) as bar:
+                for index in _batches(samples, config.model_batch_size):
+                    learner.update(Table(data.inputs[index], data.targets[index], data.terminations[index]))
+                    bar.advance(f"epoch {len(learner.history)} of the dynamics model")
+                    if stopped():
+                        return None
+                learner.measure(held_out)
+                learner.save(folder / PARTS, device)
+                bar.write(learner.line())
+        return learner.result()
+
+
+class Learner:
+    """The ensemble in training: its optimiser, each member's best weights, and the held-out losses so far."""
+
+    def __init__(self, ensemble: DynamicsEnsemble, config: ModelBasedConfig) -> None:
+        self.ensemble, self.config = ensemble, config
+        groups = ensemble.parameter_groups()
+        self.optimizer = torch.optim.Adam(groups, lr=config.model_learning_rate, fused=True)
+        self.best = {name: value.detach().clone() for name, value in ensemble.named_parameters()}
+        self.best_losses = torch.full((config.model_members,), torch.inf)
+        self.history: list[Tensor] = []
+        self.idle = 0
+
+    def goes_on(self) -> bool:
+        """Whether there is another epoch to train."""
+        most = self.config.model_max_epochs
+        return self.idle < self.config.model_patience and (most is None or len(self.history) <= most)
+
+    def update(self, batch: Table) -> None:
+        """One step of every member on its rows: the parts of `batch` are (M, B, ...)."""
+        self.optimizer.zero_grad()
+        self.ensemble.losses(batch.inputs, batch.targets, batch.terminations).sum().backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def measure(self, held_out: Table) -> None:
+        """Measure every member on the held-out rows, and keep the weights of those that have become better."""
+        total = torch.zeros(self.config.model_members, device=held_out.inputs.device)
+        parts = (part.split(ROWS_AT_ONCE) for part in (held_out.inputs, held_out.targets, held_out.terminations))
+        for inputs, targets, terminations in zip(*parts, strict=True):
+            total += self.ensemble.held_out_losses(inputs, targets, terminations) * len(inputs)
+        losses = (total / len(held_out.inputs)).cpu()
+        better = losses < self.best_losses * (1 - IMPROVEMENT)
+        for name, value in self.ensemble.named_parameters():
+            self.best[name][better] = value[better]
+        self.best_losses = torch.where(better, losses, self.best_losses)
+        self.idle = 0 if better.any() else self.idle + 1
+        self.history.append(losses)
+
+    def line(self) -> str:
+        """What the last epoch gave, for a person."""
+        epoch, losses = len(self.history) - 1, self.best_losses.sort().values
+        left = f"{self.idle} of {self.config.model_patience} epochs without improvement"
+        return f"dynamics model, epoch {epoch}: held-out losses {losses[0]:.4f} to {losses[-1]:.4f}, {left}"
+
+    @torch.no_grad()
+    def result(self) -> Trained:
+        """The ensemble with the best weights, its elites those of the smallest held-out losses.
+
+        Raises:
+            TrajplanError: if the losses are not finite.
+        """
+        if not torch.stack(self.history).isfinite().all():
+            raise TrajplanError(
+                f"The dynamics model's held-out losses are {self.history[-1].tolist()}: it has diverged; give a "
+                "smaller --model-learning-rate, and look for extreme values in the data."
+            )
+        for name, value in self.ensemble.named_parameters():
+            value.copy_(self.best[name])
+        self.ensemble.elites.copy_(self.best_losses.argsort(stable=True)[: self.config.model_elites])
+        return Trained(self.ensemble.requires_grad_(False), torch.stack(self.history))
+
+    def save(self, path: Path, device: torch.device) -> None:
+        """Write all that the next epoch needs."""
+        parts = {"history": torch.stack(self.history), "best_losses": self.best_losses, "idle": torch.tensor(self.idle)}
+        parts |= {f"weights/{name}": value for name, value in self.ensemble.named_parameters()}
+        parts |= {f"best/{name}": value for name, value in self.best.items()}
+        parts |= {f"random/{name}": value for name, value in random_states(device).items()}
+        write_tensors(path, parts | moments_of({"moments": self.optimizer}))
+
+    @torch.no_grad()
+    def restore(self, path: Path, device: torch.device) -> None:
+        """The inverse of `save`.
+
+        Raises:
+            CheckpointError: if the file is damaged or of another ensemble.
+        """
+        parts = read_tensors(path)
+        try:
+            self.history, self.best_losses = list(parts["history"]), parts["best_losses"]
+            self.idle = int(parts["idle"])
+            for name, value in self.ensemble.named_parameters():
+                value.copy_(parts[f"weights/{name}"])
+                self.best[name].copy_(parts[f"best/{name}"])
+            moments = {key: value for key, value in parts.items() if key.startswith("moments/")}
+            restore_moments({"moments": self.optimizer}, moments)
+            random = {key.removeprefix("random/"): value for key, value in parts.items() if key.startswith("random/")}
+            restore_random_states(random, device)
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} does not fit the run's settings or is damaged: {reason}") from None
+
+
+def _batches(samples: Tensor, size: int) -> Iterator[Tensor]:
+    """Rows (M, B) in an order of each member's own, the last batch smaller."""
+    order = torch.rand(samples.shape, device=samples.device).argsort(dim=1)
+    yield from samples.gather(1, order).split(size, dim=1)
