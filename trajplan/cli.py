@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a Trajectory Transformer on a dataset",
     "baseline": "train a method to compare with, such as IQL",
     "evaluate": "run a trained controller in its environment",
+    "compare": "train and evaluate several methods on one dataset, and report",
     "push": "share a checkpoint on the Hugging Face hub",
 }
 

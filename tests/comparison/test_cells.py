@@ -1,0 +1,95 @@
+import argparse
+import json
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from trajplan.commands import compare
+from trajplan.comparison.cells import continues_evaluation, is_finished, read_record, shell, write_record
+from trajplan.comparison.settings import EvaluationConfig
+from trajplan.errors import CheckpointError, ConfigError
+
+SETTINGS = {"preset": "tt_debug", "epochs": 0.5, "termination_penalty": None, "planner.horizon": 5}
+
+
+def parse(words):
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_a_cells_command_makes_the_same_cell_again(cell, monkeypatch):
+    made = cell(
+        "plain", 2, method="tt", dataset="odd name/x-v0", settings=SETTINGS,
+        evaluation=EvaluationConfig(episodes=7, episode_seed=3, env="Toy-v1", reference_min=-1.5, reference_max=2.0),
+    )  # fmt: skip
+    words = shlex.split(shell(made.command("cpu")))
+    worked = []
+    monkeypatch.setattr(compare, "_work", lambda cell, device: worked.append((cell, device)))
+    assert words[:2] == ["trajplan", "compare"]
+    compare.run(parse(words[2:]))
+    assert worked == [(made, "cpu")]
+
+
+def test_commands_that_train_and_evaluate(cell):
+    made = cell("tt", 1, settings=SETTINGS)
+    model, dataset = str(made.model), made.dataset
+    assert made.training_command("cpu") == [
+        "train", "--dataset", dataset, "--output", model, "--resume", "--seed=1",
+        "--preset=tt_debug", "--epochs=0.5", "--termination-penalty=none",
+    ]  # fmt: skip
+    evaluated = ["evaluate", model, "--resume", "--episodes=4", "--num-envs=10", "--seed=0"]
+    assert made.evaluation_command(None) == [*evaluated, "--horizon=5"]
+    baseline = cell("bc10", 0, method="bc", settings={"best_episodes": 0.1, "standardize": False})
+    assert baseline.training_command("cuda") == [
+        "baseline", "bc", "--dataset", dataset, "--output", str(baseline.model), "--resume", "--seed=0",
+        "--device", "cuda", "--best-episodes=0.1", "--no-standardize",
+    ]  # fmt: skip
+
+
+def test_a_record_is_of_its_training(cell):
+    made = cell(settings={"updates": 5, "standardize": False})
+    record = read_record(made)
+    assert not is_finished(made, record)
+    made.folder.mkdir(parents=True)
+    write_record(made, record)
+    assert read_record(made) == record
+    for changed, message in (
+        ({"settings": {"updates": 6, "standardize": False}}, "updates is 6 and was 5"),
+        ({"settings": {"standardize": False}}, "updates is the preset's and was 5"),
+        ({"settings": {}, "dataset": "x"}, "dataset is x and was toy/hopper/medium-replay-v0"),
+        ({"method": "iql"}, "method is iql and was bc"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_record(replace(made, **changed))
+
+
+def test_a_planners_setting_asks_for_another_evaluation_only(cell, finished):
+    before = finished("tt", 0, [1.0, 2.0, 3.0, 4.0])
+    now = replace(before, settings={"planner.horizon": 3})
+    assert is_finished(before, read_record(before))
+    assert not is_finished(now, read_record(now))
+    assert not continues_evaluation(now, read_record(now))
+
+
+def test_more_episodes_go_on_with_those_that_are_there(finished):
+    before = finished("bc", 0, [1.0, 2.0, 3.0, 4.0])
+    more = replace(before, evaluation=EvaluationConfig(episodes=9))
+    assert not is_finished(more, read_record(more))
+    assert continues_evaluation(more, read_record(more))
+    other = replace(before, evaluation=EvaluationConfig(episodes=9, episode_seed=100))
+    assert not continues_evaluation(other, read_record(other))
+    faster = replace(before, evaluation=EvaluationConfig(episodes=4, num_envs=2))
+    assert is_finished(faster, read_record(faster))
+
+
+def test_damaged_and_foreign_records_are_refused(cell):
+    made = cell()
+    made.folder.mkdir(parents=True)
+    (made.folder / "cell.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_record(made)
+    (made.folder / "cell.json").write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(ConfigError, match="another version of trajplan; choose another --output"):
+        read_record(made)

@@ -1,0 +1,143 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from trajplan.baselines.registry import METHODS, Entry
+from trajplan.baselines.settings import RunConfig
+from trajplan.comparison.settings import (
+    TRANSFORMER,
+    EvaluationConfig,
+    changed_flags,
+    check_settings,
+    flags,
+    parse_methods,
+    parse_settings,
+    set_words,
+    split_planner,
+)
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import ConfigError
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.training.config import TrainConfig
+
+ALL = {name: name for name in (*METHODS, TRANSFORMER)}
+
+
+def info(actions):
+    return DatasetInfo(
+        id="toy/hopper/medium-v0", observation_space=spaces.Box(-1, 1, (3,)), action_space=actions, num_transitions=1000
+    )
+
+
+BOX = info(spaces.Box(-1, 1, (2,), np.float32))
+
+
+def test_methods_stand_under_their_names_or_labels():
+    assert parse_methods("bc, bc10=bc,tt") == {"bc": "bc", "bc10": "bc", "tt": "tt"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bc,ppo", "There is no method 'ppo'; there are bc, "),
+        ("bc,bc", "names bc twice; give the second one a label, as bc2=bc"),
+        ("bc,", "'' cannot name a method"),
+        ("../x=bc", "'../x' cannot name a method"),
+        ("baselines=bc", "'baselines' cannot name a method"),
+    ],
+)
+def test_odd_methods_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        parse_methods(text)
+
+
+def test_values_have_the_types_of_the_configs():
+    words = ["bc.updates=5000", "bc.standardize=false", "bc.best-episodes=0.1", "tt.termination_penalty=none"]
+    words += ["tt.planner.action_top_k=7", "tt.preset=tt_debug", "iql.policy=deterministic"]
+    settings = parse_settings(words, ALL)
+    assert settings["bc"] == {"updates": 5000, "standardize": False, "best_episodes": 0.1}
+    assert settings["tt"] == {"termination_penalty": None, "planner.action_top_k": 7, "preset": "tt_debug"}
+    assert settings["iql"] == {"policy": "deterministic"}
+    assert settings["awac"] == {}
+    assert split_planner(settings["tt"])[1] == {"action_top_k": 7}
+
+
+def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
+    settings = parse_settings(["iql.updates=7", "baselines.updates=5"], ALL)
+    assert settings["iql"]["updates"] == 7
+    assert all(settings[name]["updates"] == 5 for name in METHODS if name != "iql")
+    assert settings["tt"] == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("iql.updates", "--set takes METHOD.NAME=VALUE"),
+        ("updates=5", "--set takes METHOD.NAME=VALUE"),
+        ("ppo.updates=5", "'ppo' is none of the methods compared, bc, "),
+        ("iql.expectil=0.5", "iql has no setting 'expectil'; did you mean 'expectile'"),
+        ("bc.expectile=0.5", "bc has no setting 'expectile'; "),
+        ("tt.planner.horizn=5", "tt has no setting 'planner.horizn'; did you mean 'horizon'"),
+        ("iql.updates=many", "--set iql.updates=many: argument --updates: invalid int value: 'many'"),
+        ("iql.policy=odd", "--set iql.policy=odd: argument --policy: invalid choice: 'odd'"),
+        ("bc.standardize=maybe", "--set bc.standardize=maybe: argument --standardize"),
+        ("bc.seed=3", "seeds are set for all methods alike, by --seeds"),
+        ("tt.seed=3", "seeds are set for all methods alike, by --seeds"),
+    ],
+)
+def test_unknown_settings_and_values_are_named(word, message):
+    with pytest.raises(ConfigError) as error:
+        parse_settings([word], ALL)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("label", ALL)
+def test_every_setting_of_every_method_survives_the_way_through_words(label):
+    classes = [TrainConfig] if label == TRANSFORMER else [METHODS[label].config_class(), RunConfig]
+    settings = {name: value for config in classes for name, value in dataclasses.asdict(config()).items()}
+    settings |= {f"planner.{k}": v for k, v in dataclasses.asdict(BeamSearchConfig()).items()} if label == "tt" else {}
+    del settings["seed"]
+    assert parse_settings(set_words(label, settings), ALL)[label] == settings
+
+
+def test_flags_are_those_of_the_commands():
+    given = flags({"updates": 5, "standardize": False, "compile": True, "percentile": None, "beta": -0.5})
+    assert given == ["--updates=5", "--no-standardize", "--compile", "--percentile=none", "--beta=-0.5"]
+    assert changed_flags(EvaluationConfig(episodes=10, episode_seed=7)) == ["--episode-seed=7"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("iql", {"expectile": 1.5}, "expectile is 1.5"),
+        ("bc", {"updates": 0}, "updates is 0"),
+        ("tt", {"n_embd": 30, "n_head": 4}, "n_embd is 30"),
+        ("tt", {"preset": "tt_nothing"}, "there is no preset 'tt_nothing'"),
+        ("tt", {"planner.horizon": 0}, "horizon is 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(method, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        check_settings(method, settings, BOX)
+
+
+def test_a_method_for_continuous_actions_refuses_discrete_ones(monkeypatch):
+    entry = Entry("Box only", "trajplan.baselines.bc", "BCConfig", "BC", None)
+    monkeypatch.setitem(METHODS, "bc", entry)
+    with pytest.raises(ConfigError, match="Box only is for continuous actions only"):
+        check_settings("bc", {}, info(spaces.Discrete(3)))
+
+
+def test_which_trainings_evaluate_on_the_way():
+    assert check_settings("iql", {}, BOX)
+    assert not check_settings("iql", {"eval_every": 0}, BOX)
+    assert not check_settings("tt", {}, BOX)
+
+
+def test_the_evaluation_is_checked():
+    with pytest.raises(ConfigError, match="episodes is 0"):
+        EvaluationConfig(episodes=0)
+    with pytest.raises(ConfigError, match="episode_seed is -1"):
+        EvaluationConfig(episode_seed=-1)

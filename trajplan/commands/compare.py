@@ -1,0 +1,220 @@
+"""`trajplan compare`: train and evaluate several methods on one dataset, and report what came of it."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trajplan.comparison.settings import EvaluationConfig, changed_flags, parse_methods, parse_settings
+from trajplan.config import add_arguments as add_config_arguments
+from trajplan.config import given, require
+from trajplan.errors import ConfigError, TrajplanError
+
+if TYPE_CHECKING:
+    from trajplan.comparison.cells import Cell
+    from trajplan.comparison.runner import Outcome
+    from trajplan.data.info import DatasetInfo
+
+EPILOG = """\
+The same command goes on after an interruption, and adds methods, seeds or episodes to what is there. Each cell, a
+method with a seed, is one command, listed by --dry-run: any machine that shares the output folder may run it, under
+accelerate launch where a Trajectory Transformer is to train on several GPUs. When all are done the command itself, or
+with --report, writes comparison.csv and report.html."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `trajplan compare`."""
+    parser.epilog = EPILOG
+    parser.add_argument("--dataset", metavar="ID", required=True, help="Minari id of the dataset")
+    parser.add_argument(
+        "--methods",
+        required=True,
+        metavar="NAMES",
+        help="methods to compare, comma-separated: those of `trajplan baseline`, and tt for the Trajectory "
+        "Transformer; LABEL=NAME for one that is compared twice: bc,bc10=bc,iql,tt",
+    )
+    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder of the comparison")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="training runs of each method (default: 3)")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="METHOD.NAME=VALUE",
+        help="settings other than the preset's, such as bc.updates=5000 tt.epochs=1 tt.planner.horizon=5; "
+        "baselines.updates=5000 is for all but tt, tt.preset names its preset",
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells worked on at a time (default: 1)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print the commands of the unfinished cells, and stop")
+    what.add_argument("--report", action="store_true", help="train and evaluate nothing: report what is finished")
+    what.add_argument("--cell", metavar="LABEL/SEED", help="work on this cell only, without a report")
+    add_config_arguments(parser, EvaluationConfig, "evaluation")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; 0 if every cell is finished, 130 when interrupted, 1 if some are not."""
+    from trajplan.comparison.cells import Cell, is_finished, read_record, shell
+    from trajplan.comparison.claim import holder
+
+    methods = parse_methods(args.methods)
+    settings = parse_settings(args.set, methods)
+    evaluation = EvaluationConfig(**given(args, EvaluationConfig))
+    for name in ("seeds", "jobs"):
+        require(getattr(args, name) >= 1, f"--{name}", getattr(args, name), "be at least 1")
+
+    def cell(label: str, seed: int) -> Cell:
+        return Cell(label, methods[label], seed, args.dataset, args.output, settings[label], evaluation)
+
+    if args.cell is not None:
+        return _work(cell(*_cell_name(args.cell, methods)), args.device)
+    # Methods in the inner loop: a comparison that is cut short has some runs of each.
+    cells = [cell(label, seed) for seed in range(args.seeds) for label in methods]
+    info = _check(cells)
+    left = [cell for cell in cells if not is_finished(cell, read_record(cell))]
+    if args.dry_run:
+        print(f"{len(cells) - len(left)} of {len(cells)} cells are finished.", file=sys.stderr)
+        print("".join(shell(cell.command(args.device)) + "\n" for cell in left), end="")
+        return 0
+    if args.report:
+        missing, status = {cell: holder(cell.claim) or "not begun, or not finished" for cell in left}, 0
+    else:
+        missing, status = _run_all(cells, left, args.jobs, args.device)
+    words = ["trajplan", "compare", "--dataset", args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
+    words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]
+    _write(args.output, cells, info, missing, shell(words))
+    return status
+
+
+def _cell_name(text: str, methods: Mapping[str, str]) -> tuple[str, int]:
+    label, _, seed = text.partition("/")
+    if label not in methods or not seed.isdecimal():
+        example = f"{next(iter(methods))}/0"
+        raise ConfigError(f"--cell takes a method of --methods and a seed, such as {example}, not {text!r}.")
+    return label, int(seed)
+
+
+def _work(cell: "Cell", device: str | None) -> int:
+    from trajplan.cli import main
+    from trajplan.comparison.claim import ClaimedError
+    from trajplan.comparison.runner import BUSY
+    from trajplan.comparison.work import work
+
+    try:
+        return work(cell, main, device)
+    except ClaimedError as error:
+        print(f"trajplan: error: {error}", file=sys.stderr)
+        return BUSY
+
+
+def _check(cells: "Sequence[Cell]") -> "DatasetInfo":
+    """Refuse now what a cell would refuse later; gives what is known of the dataset."""
+    from trajplan.comparison.settings import check_settings
+    from trajplan.data.dataset import OfflineDataset
+
+    if find_spec("scipy") is None:
+        raise ConfigError("trajplan compare takes its statistics from scipy: pip install 'trajplan[compare]'.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("Start trajplan compare without a launcher; its cells (--dry-run) can be given to one.")
+    info = OfflineDataset.from_minari(cells[0].dataset).info
+    evaluated = [check_settings(cell.method, cell.settings, info) for cell in cells if cell.seed == 0]
+    _check_environment(info, cells[0].evaluation, any(evaluated))
+    return info
+
+
+def _check_environment(info: "DatasetInfo", evaluation: EvaluationConfig, on_the_way: bool) -> None:
+    from trajplan.evaluation.environments import (
+        check_environment,
+        check_time_limit,
+        environment_maker,
+        quiet_simulators,
+        reference_scores,
+    )
+
+    reference_scores(info, evaluation.env, evaluation.reference_min, evaluation.reference_max)
+    makers = [(environment_maker(info, evaluation.env, max_episode_steps=evaluation.max_episode_steps), "")]
+    if on_the_way:
+        hint = " To train baselines without evaluation on the way, give --set baselines.eval_every=0."
+        makers.append((environment_maker(info), hint))
+    for make_env, hint in makers:
+        try:
+            with quiet_simulators(), contextlib.closing(make_env()) as env:
+                check_environment(env, info)
+                check_time_limit(env)
+        except TrajplanError as error:
+            raise ConfigError(f"{error}{hint}") from None
+
+
+def _run_all(
+    cells: "Sequence[Cell]", left: "Sequence[Cell]", jobs: int, device: str | None
+) -> "tuple[dict[Cell, str], int]":
+    """Work on the unfinished cells; gives those still unfinished with the reason, and the exit status."""
+    from tqdm import tqdm
+
+    from trajplan.comparison.results import progress
+    from trajplan.comparison.runner import Pool, python_words
+
+    bar = tqdm(
+        total=len(cells),
+        initial=len(cells) - len(left),
+        unit="cell",
+        dynamic_ncols=True,
+        disable=not sys.stderr.isatty(),
+        bar_format="{n_fmt}/{total_fmt} cells, {elapsed}: {postfix}",
+    )
+
+    def show(running: "list[Cell]") -> None:
+        if not bar.disable:
+            bar.set_postfix_str(", ".join(f"{cell.name} {progress(cell)}" for cell in running))
+
+    def end(outcome: "Outcome") -> None:
+        bar.update(outcome.status == "finished")
+        detail = "" if outcome.status == "finished" else f": {outcome.reason} (log: {outcome.cell.log})"
+        spent = f" after {tqdm.format_interval(int(outcome.seconds))}" if outcome.seconds else ""
+        tqdm.write(f"{outcome.cell.name} {outcome.status}{spent}{detail}", file=sys.stderr)
+
+    with bar:
+        outcomes = Pool(
+            left,
+            jobs,
+            lambda cell: python_words(cell.command(device)),
+            on_end=end,
+            on_poll=show,
+            gpus=_gpus() if jobs > 1 and device != "cpu" else (),
+        ).run()
+    missing = {outcome.cell: outcome.reason for outcome in outcomes if outcome.status != "finished"}
+    if any(outcome.status == "stopped" for outcome in outcomes):
+        print("trajplan: interrupted; the same command goes on from here.", file=sys.stderr)
+        return missing, 130
+    return missing, 1 if missing else 0
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _write(
+    output: Path, cells: "Sequence[Cell]", info: "DatasetInfo", missing: "Mapping[Cell, str]", command: str
+) -> None:
+    from trajplan.comparison.report import render, text_table
+    from trajplan.comparison.results import by_method, load_results, replacing, write_csv
+
+    results = load_results(cells)
+    if not results:
+        print("No cell is finished yet, so there is nothing to report.", file=sys.stderr)
+        return
+    write_csv(output / "comparison.csv", results)
+    with replacing(output / "report.html") as temporary:
+        temporary.write_text(render(info, results, missing, command))
+    print(text_table(by_method(results)))
+    print(f"written  {output / 'comparison.csv'}\nwritten  {output / 'report.html'}")

@@ -1,0 +1,165 @@
+"""The cells of a comparison, one for each method and seed: a folder, a record and a command each."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trajplan.comparison.settings import (
+    TRANSFORMER,
+    EvaluationConfig,
+    changed_flags,
+    flags,
+    set_words,
+    split_planner,
+)
+from trajplan.config import to_dict
+from trajplan.errors import ConfigError
+from trajplan.training.files import read_json, write_json
+
+SCHEMA_VERSION = 1
+RECORD = "cell.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method trained with one seed, and evaluated.
+
+    Attributes:
+        label, method: the name in the table, and in the registry (or `tt`).
+        seed: of the training.
+        dataset: Minari id.
+        output: the comparison's folder.
+        settings: what differs from the method's preset, `planner.` settings among them.
+        evaluation: how it is evaluated.
+    """
+
+    label: str
+    method: str
+    seed: int
+    dataset: str
+    output: Path
+    settings: Mapping[str, Any]
+    evaluation: EvaluationConfig
+
+    @property
+    def name(self) -> str:
+        """`iql/0`: label and seed."""
+        return f"{self.label}/{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the cell's files are."""
+        return self.output / self.label / f"seed-{self.seed}"
+
+    @property
+    def model(self) -> Path:
+        """The checkpoint folder, which `trajplan.load` reads."""
+        return self.folder / "model"
+
+    @property
+    def log(self) -> Path:
+        """What training and evaluation print."""
+        return self.folder / "log.txt"
+
+    @property
+    def claim(self) -> Path:
+        """There while a process works on the cell."""
+        return self.folder / "claim.json"
+
+    def command(self, device: str | None = None) -> list[str]:
+        """The words of the one command that trains and evaluates the cell, or goes on with it, on any machine."""
+        words = ["trajplan", "compare", "--dataset", self.dataset]
+        words += ["--methods", self.label if self.label == self.method else f"{self.label}={self.method}"]
+        words += ["--cell", self.name, *changed_flags(self.evaluation)]
+        words += ["--device", device] if device else []
+        words += ["--output", str(self.output.absolute())]
+        return words + (["--set", *set_words(self.label, self.settings)] if self.settings else [])
+
+    def training_command(self, device: str | None) -> list[str]:
+        """The words of the `trajplan` command that trains it, or goes on."""
+        training, _ = split_planner(self.settings)
+        common = ["--dataset", self.dataset, "--output", str(self.model), "--resume", f"--seed={self.seed}"]
+        if self.method == TRANSFORMER:
+            return ["train", *common, *flags(training)]
+        return ["baseline", self.method, *common, *(["--device", device] if device else []), *flags(training)]
+
+    def evaluation_command(self, device: str | None) -> list[str]:
+        """The words of the `trajplan` command that evaluates it, or goes on."""
+        _, planner = split_planner(self.settings)
+        how = to_dict(self.evaluation)
+        how["seed"] = how.pop("episode_seed")
+        given = flags({name: value for name, value in how.items() if value is not None})
+        words = ["evaluate", str(self.model), "--resume", *given]
+        return words + (["--device", device] if device else []) + flags(planner)
+
+    def training_identity(self) -> dict[str, Any]:
+        """What makes its training another one when it changes, JSON-able."""
+        training, _ = split_planner(self.settings)
+        return {"dataset": self.dataset, "method": self.method, "seed": self.seed, "settings": training}
+
+    def evaluation_identity(self) -> dict[str, Any]:
+        """What makes its evaluation another one when it changes, JSON-able."""
+        _, planner = split_planner(self.settings)
+        how = to_dict(self.evaluation)
+        del how["num_envs"]
+        return how | {"planner": planner}
+
+
+def read_record(cell: Cell) -> dict[str, Any]:
+    """What is known of a cell: `training` and `evaluation` (identities), `cost` (once trained), `finished`.
+
+    Raises:
+        CheckpointError: if its cell.json is damaged.
+        ConfigError: if its folder holds a training with other settings, or of another version's form.
+    """
+    path = cell.folder / RECORD
+    fresh: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "training": cell.training_identity(),
+        "evaluation": None,
+        "cost": None,
+        "finished": False,
+    }
+    if not path.exists():
+        return fresh
+    record = read_json(path)
+    if record.keys() != fresh.keys() or record["schema_version"] != SCHEMA_VERSION:
+        raise ConfigError(f"{path} was written by another version of trajplan; choose another --output.")
+    differences = _differences(fresh["training"], record["training"])
+    if differences:
+        raise ConfigError(
+            f"{cell.folder} was trained otherwise: {'; '.join(differences)}; give the same settings, another label "
+            "(--methods LABEL=METHOD) or another --output."
+        )
+    return record
+
+
+def write_record(cell: Cell, record: Mapping[str, Any]) -> None:
+    """Keep what is known of a cell; only by the process that holds its claim."""
+    write_json(cell.folder / RECORD, record)
+
+
+def is_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
+    """Whether a cell is trained, and evaluated as asked."""
+    return bool(record["finished"]) and record["evaluation"] == cell.evaluation_identity()
+
+
+def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
+    """Whether the episodes evaluated before are among those asked for."""
+    before, now = record["evaluation"], cell.evaluation_identity()
+    return before is not None and before | {"episodes": 0} == now | {"episodes": 0}
+
+
+def shell(words: list[str]) -> str:
+    """Words as one line for a shell."""
+    return shlex.join(words)
+
+
+def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    flat_now, flat_before = ({**values, **values["settings"]} for values in (now, before))
+    names = [name for name in flat_now | flat_before if name != "settings"]
+    preset = "the preset's"
+    pairs = [(name, flat_now.get(name, preset), flat_before.get(name, preset)) for name in names]
+    return [f"{name} is {new} and was {old}" for name, new, old in pairs if new != old]

@@ -1,0 +1,266 @@
+"""The report of a comparison: one HTML file that holds its pictures and asks nothing of a network."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trajplan.comparison import figures, markup, statistics
+from trajplan.comparison.cells import Cell
+from trajplan.comparison.published import NAMES, d4rl_name, published, published_scores
+from trajplan.comparison.results import MIB, Method, Result, by_method, settings_text
+from trajplan.comparison.statistics import Estimate
+
+if TYPE_CHECKING:
+    from trajplan.data.info import DatasetInfo
+
+
+def render(info: "DatasetInfo", results: Sequence[Result], missing: Mapping[Cell, str], command: str) -> str:
+    """The report as one page of HTML.
+
+    Args:
+        info: the dataset.
+        results: of the finished cells, at least one; all evaluated alike.
+        missing: cells that are not finished, and why.
+        command: the command line that made the comparison, for the reader to repeat.
+    """
+    methods = by_method(results)
+    reference = results[0].reference
+    axis = "return" if reference is None else "normalised score"
+    data = info.mean_return if reference is None else float(reference.normalize(info.mean_return))
+    dataset = d4rl_name(info) if reference is not None else None
+    estimates = {method.label: (statistics.mean(method.scores), statistics.iqm(method.scores)) for method in methods}
+    sections = [
+        _introduction(info, results, axis, data),
+        _missing(missing),
+        _scores(methods, estimates, axis, data, dataset),
+        _improvement(methods),
+        _profiles(methods, axis),
+        _learning(methods, axis),
+        _cost(methods),
+        _published(dataset),
+        _cells(results, axis),
+        _settings(methods),
+        _how_to_read(methods),
+        f"<h2>Repeat it</h2><pre>{html.escape(command)}</pre>",
+    ]
+    title = f"Comparison on {html.escape(info.id)}"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>\n{markup.CSS}</style></head>\n<body><main><h1>{title}</h1>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main></body></html>\n"
+    )
+
+
+def text_table(methods: Sequence[Method]) -> str:
+    """The scores for a terminal."""
+    lines = ["method            runs      mean      95 % interval       IQM"]
+    for method in methods:
+        mean, iqm = statistics.mean(method.scores), statistics.iqm(method.scores)
+        runs = len(method.results)
+        lines.append(f"{method.label:16s} {runs:5d} {mean.value:9.1f} {markup.span(mean):>18s} {iqm.value:9.1f}")
+    return "\n".join(lines)
+
+
+def _introduction(info: "DatasetInfo", results: Sequence[Result], axis: str, data: float) -> str:
+    evaluation, reference = results[0].evaluation, results[0].reference
+    seeds = [episode["seed"] for episode in evaluation["episodes"]]
+    environment = (evaluation["environment"] or {}).get("id", "its environment")
+    best = by_method(results)[0]
+    estimate = statistics.mean(best.scores)
+    interval = f" (95 % interval {markup.span(estimate)})" if estimate.interval else ""
+    scale = ""
+    if reference is not None:
+        scale = (
+            f" Scores are normalised: 0 is a return of {reference.min:,.1f} and 100 one of {reference.max:,.1f} "
+            f"({html.escape(reference.source)})."
+        )
+    return (
+        f"<p class=lead>The highest mean {axis} has <b>{html.escape(best.label)}</b>: {estimate.value:.1f}{interval}. "
+        f"The data's own episodes have {data:.1f}.</p>"
+        f"<p>{info.num_episodes:,} episodes, {info.num_transitions:,} transitions. Every method learned from all of "
+        f"them unless its settings say otherwise, and ran the same {len(seeds)} episodes in {html.escape(environment)} "
+        f"(seeds {seeds[0]} to {seeds[-1]}) after its last update.{scale}</p>"
+    )
+
+
+def _missing(missing: Mapping[Cell, str]) -> str:
+    if not missing:
+        return ""
+    items = "".join(
+        f"<li><b>{html.escape(cell.name)}</b>: {html.escape(reason)} "
+        f"<span class=quiet>{html.escape(cell.log.relative_to(cell.output).as_posix())}</span></li>"
+        for cell, reason in missing.items()
+    )
+    return f'<div class="warning" role="note"><p>Not finished, and in no number below:</p><ul>{items}</ul></div>'
+
+
+def _scores(
+    methods: Sequence[Method],
+    estimates: dict[str, tuple[Estimate, Estimate]],
+    axis: str,
+    data: float,
+    dataset: str | None,
+) -> str:
+    head = ["method", "runs", f"mean {axis}", "95 % interval", "interquartile mean", "95 % interval"]
+    head += [] if axis == "return" else ["mean return"]
+    head += [] if dataset is None else ["published, other data *"]
+    rows = []
+    for method in methods:
+        row = [method.label, f"{len(method.results)}"]
+        for estimate in estimates[method.label]:
+            row += [f"{estimate.value:.1f}", markup.span(estimate)]
+        row += [] if axis == "return" else [f"{method.returns.mean():,.0f}"]
+        if dataset is not None:
+            first = method.results[0]
+            found = published_scores(dataset, first.cell.method, first.settings.get("best_episodes", 1.0))
+            row.append(", ".join(f"{score:g}" for score in found) or "–")
+        rows.append(row)
+    note = ""
+    if dataset is not None:
+        note = (
+            f"<p class=quiet>* Reported on D4RL's {dataset}-v2, which is other data, mostly more of it, from another "
+            "version of the simulator: for orientation only. Sources are below.</p>"
+        )
+    return (
+        "<h2>Scores</h2>"
+        + markup.table(head, rows)
+        + note
+        + markup.figure(
+            figures.intervals(estimates, axis, data),
+            "Markers are estimates, bars their 95 % intervals; the dotted line is the mean of the data's own episodes.",
+        )
+    )
+
+
+def _improvement(methods: Sequence[Method]) -> str:
+    if len(methods) < 2:
+        return ""
+    rows = []
+    for ours in methods:
+        row = []
+        for theirs in methods:
+            if ours is theirs:
+                row.append("<td class=self></td>")
+                continue
+            estimate = statistics.improvement(ours.scores, theirs.scores)
+            span = f"<span>{markup.span(estimate, 2)}</span>" if estimate.interval else ""
+            row.append(f'<td class=chance style="--p:{100 * estimate.value:.0f}%">{estimate.value:.2f}{span}</td>')
+        rows.append(f"<tr><th scope=row>{html.escape(ours.label)}</th>{''.join(row)}</tr>")
+    heads = "".join(f"<th scope=col>{html.escape(method.label)}</th>" for method in methods)
+    return (
+        "<h2>Probability of improvement</h2><p>How likely a training run of the row's method scores higher, in the "
+        "mean over its episodes, than one of the column's; a half says that neither is better. Below each its 95 % "
+        f"interval.</p><div class=wide><table><tr><td></td>{heads}</tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _profiles(methods: Sequence[Method], axis: str) -> str:
+    picture = figures.profiles({method.label: method.scores for method in methods}, axis)
+    return "<h2>Performance profiles</h2>" + markup.figure(
+        picture,
+        f"For every {axis} τ, the share of all episodes of a method that end above it: higher is better. Where lines "
+        "cross, one method has more good episodes and the other fewer bad ones. Bands are pointwise 95 % intervals.",
+    )
+
+
+def _learning(methods: Sequence[Method], axis: str) -> str:
+    everyone = [method.label for method in methods]
+    measured = {method.label: [result.learning_curve for result in method.results] for method in methods}
+    lines = {label: runs for label, runs in measured.items() if all(len(updates) for updates, _ in runs)}
+    text = "<h2>Learning curves</h2>"
+    if lines:
+        ends = {method.label: float(method.scores.mean()) for method in methods if method.label not in lines}
+        text += markup.figure(
+            figures.curves(lines, ends, axis, "Score during the training", everyone),
+            "Evaluations on the way: the mean over runs, and a band from the least to the greatest run. A dotted level "
+            "line is a method that was evaluated after its training only.",
+        )
+    losses = {method.label: [result.held_out_loss for result in method.results] for method in methods}
+    losses = {label: runs for label, runs in losses.items() if all(len(updates) for updates, _ in runs)}
+    if losses:
+        picture = figures.curves(losses, {}, "nats per token", "Held-out loss during the training", everyone)
+        text += markup.figure(picture, "Loss of the Trajectory Transformer on episodes that it was not trained on.")
+    return text if lines or losses else ""
+
+
+def _cost(methods: Sequence[Method]) -> str:
+    head = ["method", "updates", "training", "updates a second", "evaluation", "steps a second", "peak memory"]
+    gpu = any(result.cost["gpu_memory_bytes"] is not None for method in methods for result in method.results)
+    head += [*(["GPU memory"] if gpu else []), "device"]
+    rows = []
+    for method in methods:
+        costs = [result.cost for result in method.results]
+        seconds = [result.evaluation_seconds for result in method.results]
+        speeds = [(result.evaluation["timing"] or {}).get("steps_per_second") for result in method.results]
+        row = [
+            method.label,
+            f"{markup.mean([cost['updates'] for cost in costs]):,.0f}",
+            markup.duration(markup.mean([cost["training_seconds"] for cost in costs])),
+            f"{markup.mean([cost['updates_per_second'] for cost in costs]):,.1f}",
+            markup.duration(markup.mean(seconds)),
+            f"{markup.mean(speeds):,.1f}",
+            f"{max(cost['peak_memory_bytes'] for cost in costs) / MIB:,.0f} MiB",
+        ]
+        if gpu:
+            row.append(f"{max(cost['gpu_memory_bytes'] or 0 for cost in costs) / MIB:,.0f} MiB")
+        rows.append([*row, ", ".join(sorted({cost["device"] for cost in costs}))])
+    return (
+        "<h2>Time and memory</h2><p>A run's mean; memory is the greatest of all runs. Training times hold the "
+        "evaluations on the way, speeds do not. All depend on what else the machine did.</p>" + markup.table(head, rows)
+    )
+
+
+def _published(dataset: str | None) -> str:
+    if dataset is None:
+        return "<h2>Published scores</h2><p>The literature that this report knows has no row for data of this kind.</p>"
+    rows = published(dataset)
+    names = sorted({name for row in rows for name in row.scores}, key=list(NAMES | {"DT": 0, "MBOP": 0}).index)
+    table = [[row.source, *(f"{row.scores[name]:g}" if name in row.scores else "–" for name in names)] for row in rows]
+    return (
+        f"<h2>Published scores</h2><p><b>Other data.</b> Normalised scores on D4RL's {dataset}-v2, which was collected "
+        "by other policies in another version of the simulator and is of another size than the dataset of this "
+        "report. Methods can be compared within a row; a row and this report cannot.</p>"
+        + markup.table(["source", *names], table)
+    )
+
+
+def _cells(results: Sequence[Result], axis: str) -> str:
+    rows = [
+        [
+            result.cell.label,
+            f"{result.cell.seed}",
+            f"{result.returns.mean():,.1f}",
+            *([] if axis == "return" else [f"{result.scores.mean():.1f}"]),
+            f"{result.lengths.mean():,.0f}",
+            result.cell.folder.relative_to(result.cell.output).as_posix(),
+        ]
+        for result in results
+    ]
+    head = ["method", "seed", "mean return", *([] if axis == "return" else [axis]), "steps an episode", "folder"]
+    return f"<h2>Every run</h2><details><summary>{len(rows)} runs</summary>{markup.table(head, rows)}</details>"
+
+
+def _settings(methods: Sequence[Method]) -> str:
+    blocks = "".join(
+        f"<details><summary>{html.escape(method.label)}</summary>"
+        f"<pre>{html.escape(settings_text(method.results[0]))}</pre></details>"
+        for method in methods
+    )
+    return f"<h2>Settings</h2><p>Of each method's first run; the others differ in the seed.</p>{blocks}"
+
+
+def _how_to_read(methods: Sequence[Method]) -> str:
+    runs = min(len(method.results) for method in methods)
+    few = ""
+    if runs < 5:
+        few = f" With {runs} of them the intervals are rough, and narrower than they should be." if runs > 1 else ""
+        few = few or " With a single one there is no telling how far another would lie, so there is no interval."
+    return (
+        "<h2>How the intervals are made</h2><p>Intervals are stratified bootstrap percentile intervals over training "
+        f"runs ({statistics.RESAMPLES:,} resamples): within each method, runs are drawn with replacement, each with "
+        "all its episodes, since episodes of one run are no independent evidence about the method. The interquartile "
+        "mean is that of the middle half of all episodes (Agarwal et al. 2021). Intervals tell how far the numbers "
+        f"would move with other training seeds; they do not speak of other datasets.{few}</p>"
+    )

@@ -1,0 +1,179 @@
+"""Settings of a comparison: which methods under which labels, `--set LABEL.NAME=VALUE`, and how all are evaluated."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from trajplan.baselines.registry import METHODS, method_named
+from trajplan.baselines.settings import RunConfig
+from trajplan.config import add_arguments, given, option, require, to_dict
+from trajplan.errors import ConfigError
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from trajplan.data.info import DatasetInfo
+
+# The Trajectory Transformer's name among the methods, its planner's among its settings, and all baselines' in --set.
+TRANSFORMER = "tt"
+PLANNER = "planner."
+BASELINES = "baselines"
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How every cell is evaluated: the same episodes for all."""
+
+    episodes: int = option(10, "episodes that every trained model is evaluated in, the same for all")
+    episode_seed: int = option(0, "episode n is seeded with this + n")
+    num_envs: int = option(10, "environments acted in at once; changes the speed only")
+    env: str | None = option(None, "Gymnasium environment (none: the dataset's)")
+    max_episode_steps: int | None = option(None, "time limit (none: the environment's)")
+    reference_min: float | None = option(None, "the return that scores 0 (none: the dataset's)")
+    reference_max: float | None = option(None, "the return that scores 100 (none: the dataset's)")
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "num_envs"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        require(self.episode_seed >= 0, "episode_seed", self.episode_seed, "be 0 or more")
+
+
+def parse_methods(text: str) -> dict[str, str]:
+    """Methods by label, from `bc,bc10=bc,tt`: a method under its own name, or a second time under another.
+
+    Raises:
+        ConfigError: for a method that there is not, or a label that is empty, odd or given twice.
+    """
+    methods: dict[str, str] = {}
+    for word in text.split(","):
+        label, _, method = word.strip().partition("=")
+        method = method or label
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", label) or label == BASELINES:
+            raise ConfigError(f"{label!r} cannot name a method in the table; use letters, digits, - and _.")
+        if label in methods:
+            raise ConfigError(f"--methods names {label} twice; give the second one a label, as {label}2={method}.")
+        if method not in (*METHODS, TRANSFORMER):
+            raise ConfigError(f"There is no method {method!r}; there are {', '.join((*METHODS, TRANSFORMER))}.")
+        methods[label] = method
+    return methods
+
+
+def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str, Settings]:
+    """Settings by label, from words such as `iql.updates=5000` or, for all baselines, `baselines.updates=5000`.
+
+    Raises:
+        ConfigError: for a label or a setting that there is not, or a value of the wrong kind.
+    """
+    settings: dict[str, Settings] = {label: {} for label in methods}
+    # What is said of all baselines comes first, so that what is said of one wins.
+    for word in sorted(words, key=lambda word: not word.startswith(BASELINES + ".")):
+        target, equals, text = word.partition("=")
+        label, dot, name = target.partition(".")
+        if not (equals and dot and name):
+            raise ConfigError(f"--set takes METHOD.NAME=VALUE, such as iql.updates=5000, not {word!r}.")
+        name = name.replace("-", "_")
+        if label == BASELINES:
+            labels = [label for label, method in methods.items() if method != TRANSFORMER]
+        elif label in methods:
+            labels = [label]
+        else:
+            raise ConfigError(f"--set {word}: {label!r} is none of the methods compared, {', '.join(methods)}.")
+        for each in labels:
+            settings[each][name] = _typed(word, methods[each], name, text)
+    return settings
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as the words of a command line that gives them."""
+    words = []
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words.append(f"--{option}={'none' if value is None else value}")
+    return words
+
+
+def changed_flags(config: EvaluationConfig) -> list[str]:
+    """What differs from the defaults, as the words of a command line that gives it."""
+    default = to_dict(EvaluationConfig())
+    return flags({name: value for name, value in to_dict(config).items() if value != default[name]})
+
+
+def set_words(label: str, settings: Mapping[str, Any]) -> list[str]:
+    """The inverse of `parse_settings` for one label."""
+    return [f"{label}.{name}={'none' if value is None else value}" for name, value in settings.items()]
+
+
+def split_planner(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
+    """Settings of the training, and those of the planner under their plain names."""
+    planner = {name.removeprefix(PLANNER): value for name, value in settings.items() if name.startswith(PLANNER)}
+    return {name: value for name, value in settings.items() if not name.startswith(PLANNER)}, planner
+
+
+def check_settings(method: str, settings: Mapping[str, Any], info: "DatasetInfo") -> bool:
+    """Make the configs that a cell will make, so that what they refuse is refused before any training.
+
+    Returns:
+        Whether the training evaluates on the way, which it does in the dataset's own environment.
+
+    Raises:
+        ConfigError: for values out of range, or a method that is not for the dataset's actions.
+    """
+    training, planner = split_planner(settings)
+    if method == TRANSFORMER:
+        from trajplan.presets import preset_for, preset_named
+
+        name = training.pop("preset", "auto")
+        preset = preset_for(info) if name == "auto" else preset_named(name, info.num_transitions)
+        replace(preset.train, **training)
+        replace(preset.planner, **planner)
+        return False
+    from trajplan.baselines.presets import preset_for as baseline_preset_for
+
+    method_named(method).method_class(info)
+    _, run = (
+        replace(config, **{name: value for name, value in training.items() if hasattr(config, name)})
+        for config in baseline_preset_for(method, info)
+    )
+    return run.eval_every > 0
+
+
+def _typed(word: str, method: str, name: str, text: str) -> Any:
+    """The value of a setting, of the type that its config says."""
+    plain = name
+    if method != TRANSFORMER:
+        classes: list[type] = [method_named(method).config_class(), RunConfig]
+    elif name == "preset":
+        return text
+    elif name.startswith(PLANNER):
+        classes, plain = [BeamSearchConfig], name.removeprefix(PLANNER)
+    else:
+        classes = [TrainConfig]
+    if plain == "seed":
+        raise ConfigError(f"--set {word}: seeds are set for all methods alike, by --seeds.")
+    for config_class in classes:
+        if plain in {field.name for field in dataclasses.fields(config_class)}:
+            parser = _Parser(add_help=False, allow_abbrev=False)
+            parser.word = word
+            add_arguments(parser, config_class, "settings")
+            value = {"true": True, "false": False}.get(text.lower(), text)
+            return given(parser.parse_args(flags({plain: value})), config_class)[plain]
+    known = [field.name for config_class in classes for field in dataclasses.fields(config_class)]
+    close = difflib.get_close_matches(plain, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
+    raise ConfigError(f"--set {word}: {method} has no setting {name!r}; {hint}")
+
+
+class _Parser(argparse.ArgumentParser):
+    word = ""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"--set {self.word}: {message}.")

@@ -1,0 +1,77 @@
+"""The work on one cell: train what is not trained yet, evaluate, and keep a record of how far it is."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from trajplan.comparison.cells import Cell, continues_evaluation, is_finished, read_record, write_record
+from trajplan.comparison.claim import Claim
+from trajplan.comparison.memory import peak_gpu_memory, peak_memory
+from trajplan.comparison.results import training_cost
+from trajplan.comparison.settings import TRANSFORMER
+
+Run = Callable[[list[str]], int]
+
+
+def work(cell: Cell, run: Run, device: str | None = None) -> int:
+    """Train and evaluate a cell, or go on where an earlier process stopped.
+
+    Under a launcher of several processes all of them train a Trajectory Transformer together; everything else is the
+    first one's.
+
+    Args:
+        cell: the cell.
+        run: runs a `trajplan` command line, and gives its exit status.
+        device: `cpu`, `cuda` or None for a GPU if there is one.
+
+    Returns:
+        0, or the exit status of the command that did not succeed.
+
+    Raises:
+        ClaimedError: if another process works on the cell.
+        ConfigError: if the cell's folder holds a training with other settings.
+    """
+    if device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "1"
+    if int(os.environ.get("RANK", "0")) > 0:
+        trains = cell.method == TRANSFORMER and read_record(cell)["cost"] is None
+        return run(cell.training_command(device)) if trains else 0
+    # SIGTERM leaves as Ctrl-C does: through every `finally`, the claim's among them.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Claim(cell.claim):
+            return _work(cell, run, device)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _work(cell: Cell, run: Run, device: str | None) -> int:
+    record = read_record(cell)
+    if is_finished(cell, record):
+        print(f"{cell.name} is finished: {cell.folder}")
+        return 0
+    write_record(cell, record)
+    if record["cost"] is None:
+        status = run(cell.training_command(device))
+        if status:
+            return status
+        record["cost"] = training_cost(cell) | _taken()
+        write_record(cell, record)
+    if not continues_evaluation(cell, record):
+        (cell.model / "evaluation.json").unlink(missing_ok=True)
+    record |= {"evaluation": cell.evaluation_identity(), "finished": False}
+    write_record(cell, record)
+    status = run(cell.evaluation_command(device))
+    if status:
+        return status
+    write_record(cell, record | {"finished": True})
+    return 0
+
+
+def _taken() -> dict[str, Any]:
+    import torch
+
+    gpu = peak_gpu_memory()
+    name = "CPU" if gpu is None else torch.cuda.get_device_name()
+    return {"peak_memory_bytes": peak_memory(), "gpu_memory_bytes": gpu, "device": name}
