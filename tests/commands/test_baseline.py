@@ -180,3 +180,15 @@ def test_presets_by_environment(pendulum):
     assert (settings.expectile, settings.beta, run.reward_transform) == (0.9, 10, "minus-one")
     for name in ("bc", "awac"):
         assert preset_for(name, named("mujoco/hopper/medium-v0"))[1].reward_transform == "none"
+    for id, mopo, combo in (
+        ("bench/halfcheetah/medium-v0", (5, 0.5), (5, 0.5)),
+        ("mujoco/hopper/medium-v0", (5, 5), (5, 5)),
+        ("D4RL/hopper_medium_replay", (5, 2.5), (5, 0.5)),
+        ("mujoco/walker2d/medium-v0", (5, 0.5), (1, 5)),
+        ("mujoco/walker2d/medium-replay-v0", (1, 2.5), (1, 0.5)),
+        ("toy/pendulum-v0", (5, 1), (5, 0.5)),
+    ):
+        settings, _ = preset_for("mopo", named(id))
+        assert (settings.rollout_length, settings.penalty_weight, settings.real_share) == (*mopo, 0.05)
+        settings, _ = preset_for("combo", named(id))
+        assert (settings.rollout_length, settings.beta, settings.real_share) == (*combo, 0.5)
