@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from accelerate import Accelerator
+from gymnasium.spaces import Box
 
 from trajplan.config import add_arguments, given
 from trajplan.data.dataset import OfflineDataset
@@ -25,14 +26,14 @@ def synthetic(observation_dim: int, action_dim: int, episodes: int = 200, length
     made = (
         {
             "observations": rng.normal(size=(length + 1, observation_dim)).astype(np.float32),
-            "actions": rng.normal(size=(length, action_dim)).astype(np.float32),
+            "actions": rng.uniform(-1, 1, (length, action_dim)).astype(np.float32),
             "rewards": rng.normal(size=length).astype(np.float32),
             "terminations": end,
             "truncations": np.zeros(length, bool),
         }
         for _ in range(episodes)
     )
-    return OfflineDataset.from_episodes(made, id="synthetic")
+    return OfflineDataset.from_episodes(made, id="synthetic", action_space=Box(-1, 1, (action_dim,)))
 
 
 def main() -> None:
