@@ -8,6 +8,7 @@ import torch
 from trajplan.baselines.method import Method
 from trajplan.baselines.scaling import Scaling
 from trajplan.data.info import DatasetInfo
+from trajplan.models.critics import DiscreteTwinQ, TwinQ
 
 
 class BaselinePolicy:
@@ -29,6 +30,22 @@ class BaselinePolicy:
     @torch.no_grad()
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(m, S) float32 observations to (m, A) float32 actions; rewards and rows are not read."""
-        seen = torch.from_numpy(np.ascontiguousarray(observations, np.float32)).to(self.scaling.mean.device)
-        actions = self.method.act(self.scaling.observations(seen))
+        actions = self.method.act(self._seen(observations))
         return self.scaling.environment_actions(actions).cpu().numpy()
+
+    @torch.no_grad()
+    def predicted_values(self, observations: np.ndarray) -> np.ndarray | None:
+        """What the method's smaller Q expects of its own action: (m, S) to (m,), None for a method without a twin Q.
+
+        It is in the rewards that training saw: transformed, and with what the method adds to them, such as the
+        entropy of later steps in soft actor-critic.
+        """
+        critic = getattr(self.method, "critic", None)
+        if not isinstance(critic, TwinQ | DiscreteTwinQ):
+            return None
+        seen = self._seen(observations)
+        return critic(seen, self.method.act(seen)).amin(0).cpu().numpy()
+
+    def _seen(self, observations: np.ndarray) -> torch.Tensor:
+        values = torch.from_numpy(np.ascontiguousarray(observations, np.float32))
+        return self.scaling.observations(values.to(self.scaling.mean.device))

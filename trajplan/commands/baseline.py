@@ -16,7 +16,7 @@ from trajplan.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from trajplan.baselines.policy import BaselinePolicy
     from trajplan.baselines.trainer import Evaluate
-    from trajplan.data.info import DatasetInfo
+    from trajplan.data.dataset import OfflineDataset
 
 
 class MethodParser(argparse.ArgumentParser):
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     run_config = replace(run_config, **given(args, RunConfig))
     if args.resume and not continued:
         print(f"{output} holds no run yet: starting from the beginning.")
-    evaluate = _evaluation(dataset.info, run_config) if run_config.eval_every else None
+    evaluate = _evaluation(dataset, settings, run_config, output) if run_config.eval_every else None
     result = train(
         dataset,
         output,
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         evaluate=evaluate,
         device=args.device,
     )
+    _draw_values(output)
     if result.interrupted:
         print(
             f"Stopped after {result.updates} updates, saved. Resume with: "
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluation(info: "DatasetInfo", config: RunConfig) -> "Evaluate":
+def _evaluation(dataset: "OfflineDataset", settings: Any, config: RunConfig, output: Path) -> "Evaluate":
     """What the trainer calls now and then: episodes in the dataset's environment, checked here once.
 
     Raises:
@@ -112,6 +113,7 @@ def _evaluation(info: "DatasetInfo", config: RunConfig) -> "Evaluate":
     """
     import numpy as np
 
+    from trajplan.baselines.scaling import reward_transform
     from trajplan.evaluation.environments import (
         check_environment,
         check_time_limit,
@@ -119,7 +121,9 @@ def _evaluation(info: "DatasetInfo", config: RunConfig) -> "Evaluate":
         quiet_simulators,
     )
     from trajplan.evaluation.rollout import evaluate
+    from trajplan.evaluation.values import ValueCheck
 
+    info = dataset.info
     make_env = environment_maker(info)
     try:
         with quiet_simulators(), contextlib.closing(make_env()) as env:
@@ -127,13 +131,27 @@ def _evaluation(info: "DatasetInfo", config: RunConfig) -> "Evaluate":
             check_time_limit(env)
     except (DataError, ConfigError) as error:
         raise ConfigError(f"{error} To train without evaluation, give --eval-every 0.") from None
+    scale, shift = reward_transform(dataset, config.reward_transform)
 
     def measure(policy: "BaselinePolicy") -> dict[str, float]:
+        # Of cloning, which has no discount, nothing is asked.
+        check = ValueCheck(policy, getattr(settings, "discount", 1.0), scale, shift)
+        count = config.eval_episodes
         with quiet_simulators():
-            rollouts = evaluate(policy, make_env, episodes=config.eval_episodes, num_envs=config.eval_episodes)
-        mean = float(np.mean([episode.total_reward for episode in rollouts.episodes]))
-        length = float(np.mean([episode.length for episode in rollouts.episodes]))
+            episodes = evaluate(policy, make_env, episodes=count, num_envs=count, observers=[check]).episodes
+        mean = float(np.mean([episode.total_reward for episode in episodes]))
+        length = float(np.mean([episode.length for episode in episodes]))
         score = info.normalized_score(mean)
-        return {"return": mean, "length": length} | ({} if score is None else {"score": float(score)})
+        # This evaluation is in the next picture: its line of metrics.jsonl is still to be written.
+        _draw_values(output)
+        numbers = {"return": mean, "length": length} | ({} if score is None else {"score": float(score)})
+        return numbers | check.numbers(episodes)
 
     return measure
+
+
+def _draw_values(output: Path) -> None:
+    from trajplan.evaluation.value_picture import PICTURE, save_value_picture
+    from trajplan.training.metrics import read_metrics
+
+    save_value_picture(read_metrics(output), output / PICTURE)
