@@ -2,7 +2,8 @@
 
 Writes a Minari dataset (HDF5) into a temporary folder and measures, each in a process of its own: building the cache
 (seconds, peak resident memory), opening it, and random batches of 4,096 single transitions and of 4,096 windows of 10,
-beside the bandwidth of a plain memory copy on the same threads.
+beside the bandwidth of a plain memory copy and of one `index_select` of as many random blocks of a window's size (the
+bound for random windows), on the same threads.
 """
 
 import argparse
@@ -138,7 +139,14 @@ def gather(args: argparse.Namespace) -> dict[str, float]:
     source = torch.rand(2**26)
     target = torch.empty_like(source)
     copy = _seconds(lambda: target.copy_(source), 20)
-    window_bytes = 4 * BATCH * LENGTH * (dataset.observation_dim + dataset.action_dim + 1)
+    numbers = LENGTH * (dataset.observation_dim + dataset.action_dim + 1)
+    window_bytes = 4 * BATCH * numbers
+    blocks = torch.rand(args.transitions // LENGTH, numbers)
+
+    def block_batch() -> None:
+        blocks.index_select(0, torch.randint(len(blocks), (BATCH,), generator=generator))
+
+    block = _seconds(block_batch, args.batches)
     # The best batch as well as the median one: other work on the machine only ever adds time.
     return {
         "transitions_per_second": BATCH / single[0],
@@ -147,6 +155,8 @@ def gather(args: argparse.Namespace) -> dict[str, float]:
         "windows_per_second_best": BATCH / window[1],
         "window_gigabytes_per_second": window_bytes / window[0] / 1e9,
         "window_gigabytes_per_second_best": window_bytes / window[1] / 1e9,
+        "random_blocks_gigabytes_per_second": window_bytes / block[0] / 1e9,
+        "random_blocks_gigabytes_per_second_best": window_bytes / block[1] / 1e9,
         "memory_copy_gigabytes_per_second": 4 * source.numel() / copy[0] / 1e9,
         "memory_copy_gigabytes_per_second_best": 4 * source.numel() / copy[1] / 1e9,
         "load_average": os.getloadavg()[0],
