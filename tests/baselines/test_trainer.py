@@ -159,6 +159,7 @@ def test_reward_transforms_by_hand(walks):
     assert reward_transform(walks, "return-range") == (pytest.approx(1000 / spread), 0)
     assert reward_transform(walks, "minus-one") == (1, -1)
     assert reward_transform(walks, "none") == (1, 0)
+    assert reward_transform(walks, "times-ten-minus-five") == (10, -5)
     level = dataclasses.replace(walks, rewards=np.zeros_like(walks.rewards))
     with pytest.raises(ConfigError, match="all episodes of dataset 'walks' have the same return"):
         reward_transform(level, "return-range")

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import trajplan
-from trajplan.baselines.presets import preset_for
+from trajplan.baselines.presets import CHANGES, KINDS, kind_of, preset_for
+from trajplan.baselines.registry import METHODS
+from trajplan.baselines.settings import RunConfig
 from trajplan.card import card_text
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset
@@ -180,6 +182,17 @@ def test_presets_by_environment(pendulum):
     assert (settings.expectile, settings.beta, run.reward_transform) == (0.9, 10, "minus-one")
     for name in ("bc", "awac"):
         assert preset_for(name, named("mujoco/hopper/medium-v0"))[1].reward_transform == "none"
+    settings, run = preset_for("cql", named("D4RL/antmaze/umaze-v1"))
+    assert (settings.alpha, settings.target_actions, settings.min_penalty) == (5, 10, -200)
+    # The sum of 30 candidates is log(30) above their mean.
+    assert settings.target_gap == pytest.approx(0.8 - 3.4012, abs=1e-4)
+    assert (run.reward_transform, run.standardize) == ("times-ten-minus-five", False)
+    settings, run = preset_for("cql", named("mujoco/hopper/medium-v0"))
+    assert (settings.alpha, settings.target_gap, run) == (10, None, RunConfig())
+    assert preset_for("cql", named("D4RL/door/human-v2"))[0].alpha == 1
+    assert kind_of(pendulum.info) == kind_of(named("toy/pendulum-v0")) == "other"
+    assert preset_for("awac", named("D4RL/pointmaze/umaze-v2"))[0].temperature == 0.1
+
     for id, mopo, combo in (
         ("bench/halfcheetah/medium-v0", (5, 0.5), (5, 0.5)),
         ("mujoco/hopper/medium-v0", (5, 5), (5, 5)),
@@ -192,3 +205,11 @@ def test_presets_by_environment(pendulum):
         assert (settings.rollout_length, settings.penalty_weight, settings.real_share) == (*mopo, 0.05)
         settings, _ = preset_for("combo", named(id))
         assert (settings.rollout_length, settings.beta, settings.real_share) == (*combo, 0.5)
+
+
+def test_every_preset_is_one_of_the_methods_settings():
+    for name, kind in CHANGES:
+        settings, run = CHANGES[name, kind]
+        assert kind in KINDS
+        assert METHODS[name].config_class()(**settings)
+        assert RunConfig(**run)

@@ -1,5 +1,6 @@
 """Published settings by environment, where they differ from a method's defaults."""
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,38 @@ if TYPE_CHECKING:
     from trajplan.data.info import DatasetInfo
 
 LOCOMOTION = ("hopper", "halfcheetah", "walker2d")
+# Parts of environments' names by kind; the first that fits counts.
+KINDS = {
+    "antmaze": ("antmaze",),
+    "pointmaze": ("pointmaze", "maze2d"),
+    "adroit": ("adroit", "/door/", "/pen/", "/hammer/", "/relocate/"),
+    "locomotion": LOCOMOTION,
+}
+
+# Published target gaps leave out that the mean of 3 x 10 candidates is taken, not their sum.
+SUM_OF_CANDIDATES = math.log(30)
 
 # By method and kind of environment: changes to the method's settings, and to the run's.
 CHANGES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("iql", "locomotion"): ({}, {"reward_transform": "return-range"}),
     ("iql", "antmaze"): ({"expectile": 0.9, "beta": 10.0}, {"reward_transform": "minus-one"}),
+    ("iql", "adroit"): ({"beta": 0.5}, {}),
+    ("awac", "antmaze"): ({"temperature": 0.1}, {"reward_transform": "minus-one"}),
+    ("awac", "pointmaze"): ({"temperature": 0.1}, {}),
+    ("awac", "adroit"): ({"temperature": 0.1}, {}),
+    ("cql", "antmaze"): (
+        {
+            "alpha": 5.0,
+            "target_gap": 0.8 - SUM_OF_CANDIDATES,
+            "min_penalty": -200.0,
+            "target_actions": 10,
+            "actor_learning_rate": 1e-4,
+            "temperature_learning_rate": 1e-4,
+        },
+        {"reward_transform": "times-ten-minus-five", "standardize": False},
+    ),
+    ("cql", "pointmaze"): ({"target_gap": 5.0 - SUM_OF_CANDIDATES}, {}),
+    ("cql", "adroit"): ({"alpha": 1.0, "actor_learning_rate": 1e-4, "temperature_learning_rate": 1e-4}, {}),
 }
 
 # Of the methods with a dynamics model: the weight's name; then rollout length and weight on medium, medium-replay and
@@ -31,11 +59,9 @@ ROLLOUTS: dict[tuple[str, str], tuple[tuple[int, float], ...]] = {
 
 
 def kind_of(info: "DatasetInfo") -> str:
-    """`locomotion`, `antmaze` or `other`, by the recorded environment, else by the dataset's name."""
+    """A key of `KINDS`, or `other`, by the recorded environment, else by the dataset's name."""
     name = _environment(info)
-    if "antmaze" in name:
-        return "antmaze"
-    return "locomotion" if any(body in name for body in LOCOMOTION) else "other"
+    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
 
 
 def _environment(info: "DatasetInfo") -> str:

@@ -16,6 +16,9 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
 
+# Scale and shift of the reward transforms that do not depend on the dataset.
+FIXED_TRANSFORMS = {"none": (1.0, 0.0), "minus-one": (1.0, -1.0), "times-ten-minus-five": (10.0, -5.0)}
+
 # Keeps noise in a nearly constant dimension from being blown up.
 SMALLEST_DEVIATION = 1e-3
 
@@ -113,10 +116,8 @@ def reward_transform(dataset: OfflineDataset, name: str) -> tuple[float, float]:
     Raises:
         ConfigError: if all episodes have the same return, which then cannot set a scale.
     """
-    if name == "none":
-        return 1.0, 0.0
-    if name == "minus-one":
-        return 1.0, -1.0
+    if name in FIXED_TRANSFORMS:
+        return FIXED_TRANSFORMS[name]
     spread = float(dataset.returns.max() - dataset.returns.min())
     if spread <= 0:
         raise ConfigError(

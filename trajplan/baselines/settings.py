@@ -21,9 +21,10 @@ class RunConfig:
     batch_size: int = option(256, "transitions in one update, drawn uniformly with replacement")
     best_episodes: float = option(1.0, "share of the episodes to train on, those of the highest return (BC-10 %: 0.1)")
     standardize: bool = option(True, "standardise observations by the dataset's mean and deviation")
-    reward_transform: Literal["none", "return-range", "minus-one"] = option(
+    reward_transform: Literal["none", "return-range", "minus-one", "times-ten-minus-five"] = option(
         "none",
-        "what training sees of rewards: times 1000 / (best - worst return), or minus 1; reported returns never change",
+        "what training sees of rewards: times 1000 / (best - worst return), minus 1, or times 10 minus 5; reported "
+        "returns never change",
     )
     eval_every: int = option(10_000, "updates between two evaluations in the dataset's environment (0: never)")
     eval_episodes: int = option(10, "episodes of each evaluation, with the same seeds every time")
