@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Cell:
     seed: int
     dataset: str
     output: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(hash=False)
     evaluation: EvaluationConfig
 
     @property

@@ -77,8 +77,8 @@ def _introduction(info: "DatasetInfo", results: Sequence[Result], axis: str, dat
             f"({html.escape(reference.source)})."
         )
     return (
-        f"<p class=lead>The highest mean {axis} has <b>{html.escape(best.label)}</b>: {estimate.value:.1f}{interval}. "
-        f"The data's own episodes have {data:.1f}.</p>"
+        f"<p class=lead><b>{html.escape(best.label)}</b> has the highest mean {axis}, {estimate.value:.1f}{interval}; "
+        f"the data's own episodes have {data:.1f}.</p>"
         f"<p>{info.num_episodes:,} episodes, {info.num_transitions:,} transitions. Every method learned from all of "
         f"them unless its settings say otherwise, and ran the same {len(seeds)} episodes in {html.escape(environment)} "
         f"(seeds {seeds[0]} to {seeds[-1]}) after its last update.{scale}</p>"
@@ -152,7 +152,7 @@ def _improvement(methods: Sequence[Method]) -> str:
     return (
         "<h2>Probability of improvement</h2><p>How likely a training run of the row's method scores higher, in the "
         "mean over its episodes, than one of the column's; a half says that neither is better. Below each its 95 % "
-        f"interval.</p><div class=wide><table><tr><td></td>{heads}</tr>{''.join(rows)}</table></div>"
+        f"interval.</p><div class=wide><table class=chances><tr><td></td>{heads}</tr>{''.join(rows)}</table></div>"
     )
 
 
@@ -253,14 +253,20 @@ def _settings(methods: Sequence[Method]) -> str:
 
 def _how_to_read(methods: Sequence[Method]) -> str:
     runs = min(len(method.results) for method in methods)
-    few = ""
-    if runs < 5:
-        few = f" With {runs} of them the intervals are rough, and narrower than they should be." if runs > 1 else ""
-        few = few or " With a single one there is no telling how far another would lie, so there is no interval."
+    if runs > 1:
+        known = max(number for number in statistics.COVERAGE if number <= runs)
+        others = ", ".join(f"{number} runs: {times}" for number, times in statistics.COVERAGE.items() if number > known)
+        trust = (
+            f"Of few runs such intervals are too narrow: with {known} normally distributed ones they hold the true "
+            f"mean {statistics.COVERAGE[known]} times in 100{f' ({others})' if others else ''}. An interval without "
+            "width says that all resamples agree, not that the number is certain."
+        )
+    else:
+        trust = "A single run does not tell how far another would lie, so there is no interval for it."
     return (
         "<h2>How the intervals are made</h2><p>Intervals are stratified bootstrap percentile intervals over training "
         f"runs ({statistics.RESAMPLES:,} resamples): within each method, runs are drawn with replacement, each with "
         "all its episodes, since episodes of one run are no independent evidence about the method. The interquartile "
         "mean is that of the middle half of all episodes (Agarwal et al. 2021). Intervals tell how far the numbers "
-        f"would move with other training seeds; they do not speak of other datasets.{few}</p>"
+        f"would move with other training seeds; they do not speak of other datasets. {trust}</p>"
     )

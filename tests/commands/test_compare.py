@@ -1,0 +1,199 @@
+import csv
+import json
+import shlex
+
+import pytest
+
+import trajplan
+from trajplan.baselines.registry import METHODS, Entry
+from trajplan.cli import main
+from trajplan.comparison.claim import Claim
+from trajplan.comparison.runner import BUSY
+from trajplan.data.collect import collect_dataset
+from trajplan.data.scores import ReferenceScores
+
+ID = "toy/pendulum-v0"
+SHORT = [
+    "baselines.updates=6", "baselines.batch_size=4", "baselines.hidden_width=8", "baselines.hidden_layers=1",
+    "baselines.eval_every=3", "baselines.eval_episodes=2", "baselines.log_every=3", "baselines.save_every=3",
+]  # fmt: skip
+TT = ["tt.preset=tt_debug", "tt.updates=4", "tt.planner.horizon=2", "tt.planner.beam_width=2"]
+
+
+@pytest.fixture(autouse=True)
+def reset():
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A Minari root with six short random episodes of Pendulum-v1."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "minari").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+        patch.setenv("TRAJPLAN_CACHE", str(folder / "cache"))
+        collect_dataset(
+            "Pendulum-v1", ID, episodes=6, policy="random", max_episode_steps=8,
+            reference=ReferenceScores(-100.0, 0.0, "made up"),
+        )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def environment(data, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(data / "cache"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+
+
+def compare(output, *arguments, methods="bc,iql", settings=SHORT, seeds=1):
+    words = ["compare", "--dataset", ID, "--methods", methods, "--seeds", str(seeds), "--episodes", "3"]
+    words += ["--device", "cpu", "--output", str(output), *arguments]
+    return main([*words, "--set", *settings] if settings else words)
+
+
+@pytest.fixture(scope="module")
+def compared(data, tmp_path_factory):
+    """A comparison whose cells were worked on one by one, as a scheduler does: bc, bc10 and tt with one seed each."""
+    output = tmp_path_factory.mktemp("comparison") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(data / "minari"))
+        patch.setenv("TRAJPLAN_CACHE", str(data / "cache"))
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        for cell in ("bc/0", "bc10/0", "tt/0"):
+            assert compare(output, "--cell", cell, **MIXED) == 0
+    return output
+
+
+MIXED = {"methods": "bc,bc10=bc,tt", "settings": [*SHORT, *TT, "bc10.best_episodes=0.5"]}
+
+
+def test_the_report_of_cells_that_were_worked_on_one_by_one(compared, capsys):
+    assert compare(compared, "--report", **MIXED) == 0
+    with (compared / "comparison.csv").open(newline="") as file:
+        rows = {row["label"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["bc", "bc10", "tt"]
+    assert (rows["bc10"]["method"], rows["bc10"]["updates"], rows["tt"]["updates"]) == ("bc", "6", "4")
+    for label, row in rows.items():
+        evaluation = json.loads((compared / label / "seed-0/model/evaluation.json").read_text())
+        returns = [episode["return"] for episode in evaluation["episodes"]]
+        assert float(row["mean_return"]) == pytest.approx(sum(returns) / 3)
+        assert float(row["normalized_score"]) == pytest.approx(100 + sum(returns) / 3)
+        assert float(row["training_seconds"]) > 0
+    text = (compared / "report.html").read_text()
+    assert "Comparison on toy/pendulum-v0" in text
+    assert "&quot;best_episodes&quot;: 0.5" in text
+    assert "&quot;planner.horizon&quot;: 2" in text
+    out = capsys.readouterr().out
+    assert f"written  {compared / 'report.html'}" in out
+
+
+def test_all_cells_ran_the_same_episodes_in_the_same_environment(compared):
+    files = [compared / label / "seed-0/model/evaluation.json" for label in ("bc", "bc10", "tt")]
+    evaluations = [json.loads(file.read_text()) for file in files]
+    assert [[episode["seed"] for episode in evaluation["episodes"]] for evaluation in evaluations] == [[0, 1, 2]] * 3
+    assert evaluations[0]["environment"] == evaluations[1]["environment"] == evaluations[2]["environment"]
+    assert evaluations[2]["planner"]["beam_width"] == 2
+
+
+def test_a_cells_model_is_a_checkpoint_like_any_other(compared):
+    controller = trajplan.load(compared / "bc/seed-0/model", device="cpu")
+    env = controller.info.make_env()
+    observation, _ = env.reset(seed=0)
+    controller.reset(seed=0)
+    assert env.action_space.contains(controller.act(observation))
+
+
+def test_the_commands_of_what_is_left(compared, capsys):
+    assert compare(compared, "--dry-run", **MIXED) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "3 of 3 cells are finished" in captured.err
+    assert compare(compared, "--dry-run", seeds=2, **MIXED) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [shlex.split(line)[shlex.split(line).index("--cell") + 1] for line in lines] == ["bc/1", "bc10/1", "tt/1"]
+    assert all(line.startswith("trajplan compare --dataset toy/pendulum-v0") for line in lines)
+
+
+def test_other_settings_for_what_is_there_are_refused(compared, capsys):
+    other = {"methods": "bc,bc10=bc,tt", "settings": [*SHORT, *TT, "bc10.best_episodes=0.5", "bc.updates=7"]}
+    assert compare(compared, "--dry-run", **other) == 2
+    assert "updates is 7 and was 6" in capsys.readouterr().err
+
+
+def test_a_finished_cell_is_done_at_once_and_a_claimed_one_is_left(compared, capsys):
+    assert compare(compared, "--cell", "bc/0", **MIXED) == 0
+    assert "bc/0 is finished" in capsys.readouterr().out
+    with Claim(compared / "bc/seed-0/claim.json"):
+        assert compare(compared, "--cell", "bc/0", **MIXED) == BUSY
+    assert "is being worked on by process" in capsys.readouterr().err
+
+
+def test_one_command_does_all_and_a_failure_costs_one_cell(tmp_path, capsys):
+    """In processes of its own, two at a time; one of the cells finds a damaged folder."""
+    output = tmp_path / "out"
+    damaged = output / "iql/seed-0/model"
+    damaged.mkdir(parents=True)
+    for name in ("config.json", "training.json", "dataset.json"):
+        (damaged / name).write_text("{")
+    assert compare(output, "--jobs", "2") == 1
+    captured = capsys.readouterr()
+    assert "bc/0 finished after" in captured.err
+    log = output / "iql/seed-0/log.txt"
+    assert "iql/0 failed after" in captured.err
+    assert "cannot be read" in captured.err
+    assert f"(log: {log})" in captured.err
+    text = (output / "report.html").read_text()
+    assert "iql/seed-0/log.txt" in text
+    with (output / "comparison.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["bc"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ([], {"methods": "bc,ppo"}, "There is no method 'ppo'"),
+        ([], {"settings": ["bc.expectile=0.5"]}, "bc has no setting 'expectile'"),
+        ([], {"settings": ["iql.expectile=1.5"]}, "expectile is 1.5"),
+        ([], {"settings": ["tt.epochs=1"]}, "'tt' is none of the methods compared"),
+        ([], {"seeds": 0}, "--seeds is 0; it must be at least 1"),
+        (["--jobs", "0"], {}, "--jobs is 0"),
+        (["--episodes", "0"], {}, "episodes is 0"),
+        (["--env", "Nothing-v0"], {}, "'Nothing-v0' is not registered"),
+        (["--env", "CartPole-v1"], {}, "CartPole-v1 does not fit"),
+        (["--reference-min", "1"], {}, "give both --reference-min and --reference-max"),
+        (["--cell", "tt/0"], {}, "--cell takes a method of --methods and a seed, such as bc/0"),
+        (["--cell", "bc"], {}, "--cell takes a method"),
+    ],
+)
+def test_bad_input_is_refused_before_any_training(arguments, changes, message, tmp_path, capsys):
+    assert compare(tmp_path / "out", *arguments, **changes) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_is_not_for_the_datasets_actions_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(METHODS, "iql", Entry("Choices", "trajplan.baselines.iql", "IQLConfig", None, "IQL"))
+    assert compare(tmp_path / "out") == 2
+    assert "Choices is for Discrete actions only" in capsys.readouterr().err
+
+
+def test_nothing_to_report_and_no_launcher(tmp_path, monkeypatch, capsys):
+    assert compare(tmp_path / "out", "--report") == 0
+    assert "No cell is finished yet" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert compare(tmp_path / "out") == 2
+    assert "without a launcher" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_library_that_the_statistics_need_is_asked_for_first(tmp_path, monkeypatch, capsys):
+    from trajplan.commands import compare as command
+
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert compare(tmp_path / "out") == 2
+    assert "pip install 'trajplan[compare]'" in capsys.readouterr().err

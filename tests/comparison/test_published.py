@@ -1,0 +1,63 @@
+import dataclasses
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from trajplan.comparison.published import NAMES, d4rl_name, published, published_scores
+from trajplan.data.info import DatasetInfo
+
+
+def info(id, environment=None):
+    made = DatasetInfo(id=id, observation_space=spaces.Box(-1, 1, (3,)), action_space=spaces.Box(-1, 1, (2,)))
+    if environment is None:
+        return made
+    return dataclasses.replace(made, env_spec=gymnasium.envs.registration.EnvSpec(environment, entry_point="x:Y"))
+
+
+@pytest.mark.parametrize(
+    ("id", "environment", "expected"),
+    [
+        ("bench/hopper/medium-replay-v0", "Hopper-v5", "hopper-medium-replay"),
+        ("mujoco/halfcheetah/medium_expert-v0", None, "halfcheetah-medium-expert"),
+        ("walker2d-medium-v2", None, "walker2d-medium"),
+        ("D4RL/door/human-v2", "AdroitHandDoor-v1", "door-human"),
+        ("D4RL/antmaze/umaze-v1", "AntMaze_UMaze-v4", "antmaze-umaze"),
+        ("D4RL/antmaze/medium-play-v1", "AntMaze_Medium-v4", "antmaze-medium-play"),
+        ("D4RL/antmaze/medium-diverse-v1", "AntMaze_Medium-v4", None),
+        ("mujoco/hopper/expert-v0", "Hopper-v5", None),
+        ("mujoco/ant/medium-v0", "Ant-v5", None),
+        ("pointmaze/umaze-mixed-v0", "PointMaze_UMaze-v3", None),
+        ("door/medium-v0", "AdroitHandDoor-v1", None),
+    ],
+)
+def test_which_rows_suit_a_dataset(id, environment, expected):
+    assert d4rl_name(info(id, environment)) == expected
+
+
+def test_scores_of_our_methods():
+    assert published_scores("hopper-medium-replay", "tt") == [91.5]
+    assert published_scores("hopper-medium-replay", "cql") == [95.0, 95.1]
+    assert published_scores("hopper-medium-replay", "bc") == [27.6, 29.8]
+    assert published_scores("hopper-medium-replay", "bc", best_episodes=0.1) == [70.4]
+    assert published_scores("hopper-medium-replay", "bc", best_episodes=0.3) == []
+    assert published_scores("halfcheetah-medium", "combo") == [71.9]
+    assert published_scores("hopper-medium-expert", "mopo") == []
+    assert published_scores("door-human", "iql") == [3.3]
+    assert published_scores(None, "iql") == []
+    assert published_scores("hopper-medium", "unheard-of") == []
+
+
+def test_rows_are_whole():
+    bodies, kinds = ("halfcheetah", "hopper", "walker2d"), ("medium", "medium-replay", "medium-expert")
+    for body in bodies:
+        for kind in kinds:
+            rows = published(f"{body}-{kind}")
+            assert [len(row.scores) for row in rows] == ([5, 5] if kind == "medium-expert" else [5, 5, 2])
+            for row in rows:
+                assert set(row.scores) <= set(NAMES) | {"DT", "MBOP"}
+                assert np.isfinite(list(row.scores.values())).all()
+    # The mean that the paper prints for its nine datasets.
+    ours = [published_scores(f"{body}-{kind}", "tt")[0] for body in bodies for kind in kinds]
+    assert np.mean(ours) == pytest.approx(78.9, abs=0.05)

@@ -1,0 +1,171 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from trajplan.comparison import figures
+from trajplan.comparison.report import render, text_table
+from trajplan.comparison.results import by_method, load_results
+from trajplan.data.info import DatasetInfo
+
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """The text of each element, and a check that all are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.links = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data.strip())
+
+
+@pytest.fixture
+def info():
+    return DatasetInfo(
+        id="toy/hopper/medium-replay-v0",
+        observation_space=spaces.Box(-1, 1, (3,)),
+        action_space=spaces.Box(-1, 1, (2,)),
+        num_transitions=1000,
+        num_episodes=10,
+        mean_return=24.0,
+    )
+
+
+@pytest.fixture
+def cells(finished):
+    """Two methods with two runs, and a Trajectory Transformer with one."""
+
+    def curve(end):
+        return [{"update": update, "evaluation/return": end * update / 100} for update in (50, 100)]
+
+    losses = [{"update": update, "held_out/loss": 5.0 - update / 100} for update in (50, 100)]
+    return [
+        finished("bc", 0, [10.0, 20.0, 30.0, 40.0], metrics=curve(25.0)),
+        finished("bc", 1, [12.0, 22.0, 32.0, 42.0], metrics=curve(27.0)),
+        finished("iql", 0, [60.0, 70.0, 80.0, 90.0], metrics=curve(75.0)),
+        finished("iql", 1, [64.0, 74.0, 84.0, 94.0], metrics=curve(79.0)),
+        finished("tt", 0, [50.0, 51.0, 52.0, 53.0], metrics=losses),
+    ]
+
+
+def test_the_page_is_whole_and_asks_nothing_of_a_network(info, cells):
+    text = render(info, load_results(cells), {}, "trajplan compare")
+    page = Page(text)
+    assert all(link.startswith("#") for link in page.links)
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"@import|url\((?!#)|<script|<link", text)
+    assert text.count("<svg") == 4
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    for target in re.findall(r'(?:url\(#|href="#)([^)"]+)', text):
+        assert target in ids
+
+
+def test_numbers_are_those_of_the_cells(info, cells):
+    text = render(info, load_results(cells), {}, "trajplan compare")
+    page = Page(text)
+    # iql: a mean return of 77, scaled by 2; its runs have the means 75 and 79.
+    start = page.texts.index("iql", page.texts.index("Scores"))
+    assert page.texts[start + 1 : start + 7] == ["2", "38.5", "37.5 to 39.5", "38.5", "37.5 to 39.5", "77"]
+    tt = page.texts.index("tt", start)
+    assert page.texts[tt + 1 : tt + 4] == ["1", "25.8", "–"]
+    assert "A single run does not tell" in text
+    assert "10 episodes, 1,000 transitions." in " ".join(page.texts)
+    assert "1 min 01 s" in page.texts
+
+
+def test_published_scores_stand_beside_ours_and_are_marked(info, cells):
+    text = render(info, load_results(cells), {}, "trajplan compare")
+    page = Page(text)
+    start = page.texts.index("iql", page.texts.index("Scores"))
+    assert page.texts[start + 7] == "97.4"
+    assert "published, other data *" in page.texts
+    assert "Other data." in page.texts
+    assert "Reported on D4RL's hopper-medium-replay-v2, which is other data" in text
+    assert "OfflineRL-Kit (Sun 2023), mean of 4 seeds" in page.texts
+
+
+def test_raw_returns_are_not_compared_with_published_scores(info, finished):
+    results = load_results([finished("bc", 0, [10.0, 20.0], reference=False)])
+    text = render(info, results, {}, "trajplan compare")
+    assert "published, other data" not in text
+    assert "has no row for data of this kind" in text
+    assert "normalised score" not in text
+    assert "Probability of improvement" not in text
+    assert "A single run does not tell" in text
+    Page(text)
+
+
+def test_what_is_missing_is_told_with_its_log(info, cells, cell):
+    missing = {cell("mopo", 1): "the <i>loss</i> is nan"}
+    text = render(info, load_results(cells), missing, "trajplan compare")
+    assert "mopo/1" in text
+    assert "the &lt;i&gt;loss&lt;/i&gt; is nan" in text
+    assert "mopo/seed-1/log.txt" in text
+
+
+def test_how_far_intervals_can_be_trusted(info, cells):
+    text = render(info, load_results(cells[:4]), {}, "trajplan compare")
+    assert "with 2 normally distributed ones they hold the true mean 50 times in 100 (3 runs: 75, " in text
+
+
+def test_what_users_name_is_escaped(info, cells):
+    odd = dataclasses.replace(info, id="<script>alert(1)</script>")
+    text = render(odd, load_results(cells), {}, "trajplan compare --set 'a&b'")
+    assert "<script" not in text
+    assert "a&amp;b" in text
+    Page(text)
+
+
+def test_the_same_results_give_the_same_page(info, cells):
+    results = load_results(cells)
+    assert render(info, results, {}, "x") == render(info, results, {}, "x")
+
+
+def test_pictures_follow_the_pages_colours_and_name_the_methods(cells):
+    scores = {method.label: method.scores for method in by_method(load_results(cells))}
+    picture = figures.profiles(scores, "normalised score")
+    assert "currentColor" in picture
+    assert figures._INK not in picture
+    assert 'role="img" aria-label="Performance profiles' in picture
+    for label in scores:
+        assert re.search(rf"<text[^>]*>{label}</text>", picture)
+
+
+def test_more_methods_than_colours_still_look_different():
+    names = [f"m{number}" for number in range(16)]
+    looks = figures.looks(names)
+    assert len({(look.colour, look.dash) for look in looks.values()}) == 16
+
+
+def test_curves_are_drawn_where_all_runs_were_measured():
+    runs = [(np.array([10, 20, 30]), np.array([1.0, 2.0, 3.0])), (np.array([10, 30]), np.array([3.0, 5.0]))]
+    picture = figures.curves({"iql": runs}, {"tt": 4.0}, "score", "title", ["iql", "tt"])
+    assert "tt, when trained" in picture
+
+
+def test_the_terminals_table(cells):
+    lines = text_table(by_method(load_results(cells))).splitlines()
+    assert lines[1].split() == ["iql", "2", "38.5", "37.5", "to", "39.5", "38.5"]
+    assert lines[2].split() == ["tt", "1", "25.8", "–", "25.8"]

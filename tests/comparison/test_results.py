@@ -1,0 +1,90 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from trajplan.comparison.results import by_method, load_results, progress, replacing, write_csv
+from trajplan.errors import CheckpointError
+
+CURVE = [
+    {"update": 50, "seconds": 1.0, "evaluation/return": 20.0},
+    {"update": 60, "seconds": 2.0},
+    {"update": 100, "seconds": 3.0, "evaluation/return": 50.0},
+]
+
+
+def test_what_a_cell_came_to(finished):
+    cell = finished("bc", 1, [10.0, 30.0], metrics=CURVE)
+    (result,) = load_results([cell])
+    assert result.scores.tolist() == [5.0, 15.0]
+    updates, scores = result.learning_curve
+    assert (updates.tolist(), scores.tolist()) == ([50, 100], [10.0, 25.0])
+    assert result.held_out_loss[0].size == 0
+    # 10 + 20 steps at 50 a second.
+    assert result.evaluation_seconds == pytest.approx(0.6)
+    assert result.settings["hidden_width"] == 8
+    assert result.settings["updates"] == 100
+
+
+def test_without_reference_scores_are_returns(finished):
+    (result,) = load_results([finished("bc", 0, [10.0, 30.0], reference=False, metrics=CURVE)])
+    assert result.scores.tolist() == [10.0, 30.0]
+    assert result.learning_curve[1].tolist() == [20.0, 50.0]
+
+
+def test_only_finished_cells_count(cell, finished):
+    done = finished("bc", 0, [1.0])
+    assert [result.cell for result in load_results([cell("iql", 0), done])] == [done]
+
+
+def test_methods_by_their_mean_score(finished):
+    cells = [finished("bc", 0, [1.0, 2.0]), finished("iql", 0, [5.0, 6.0]), finished("bc", 1, [3.0, 4.0])]
+    first, second = by_method(load_results(cells))
+    assert (first.label, second.label) == ("iql", "bc")
+    assert np.array_equal(second.returns, [[1, 2], [3, 4]])
+    assert second.scores.shape == (2, 2)
+
+
+def test_the_table_has_a_line_a_cell(finished, tmp_path):
+    cells = [finished("bc10", 1, [10.0, 30.0], method="bc"), finished("iql", 0, [40.0, 60.0], reference=False)]
+    path = tmp_path / "comparison.csv"
+    write_csv(path, load_results(cells))
+    with path.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["label"], first["method"], first["seed"], first["folder"]) == ("bc10", "bc", "1", "bc10/seed-1")
+    assert (float(first["mean_return"]), float(first["normalized_score"]), first["episodes"]) == (20.0, 10.0, "2")
+    assert (second["normalized_score"], second["success_rate"], second["gpu_memory_mib"]) == ("", "", "")
+    assert (float(second["training_seconds"]), float(second["peak_memory_mib"])) == (61.0, 3.0)
+    assert float(second["mean_length"]) == 15.0
+    assert list(tmp_path.glob(".partial-*")) == []
+
+
+def test_a_damaged_evaluation_is_named(finished):
+    cell = finished("bc", 0, [1.0])
+    (cell.model / "evaluation.json").write_text(json.dumps({"episodes": [{}]}))
+    with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged; delete"):
+        load_results([cell])
+
+
+def test_a_file_that_was_not_written_whole_does_not_replace_the_old_one(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def write(temporary):
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
+        write(temporary)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_how_far_a_cell_is(cell, finished):
+    assert progress(cell("iql")) == ""
+    made = finished("bc", 0, [1.0, 2.0], metrics=CURVE[:1])
+    (made.model / "evaluation.json").unlink()
+    assert progress(made) == "50%"
+    (made.model / "evaluation.json").write_text(json.dumps({"episodes": [{}], "num_episodes": 2}))
+    assert progress(made) == "evaluating 1/2"

@@ -1,0 +1,119 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from trajplan.comparison.cells import read_record, write_record
+from trajplan.comparison.claim import Claim, ClaimedError
+from trajplan.comparison.settings import EvaluationConfig
+from trajplan.comparison.work import work
+
+
+class Commands:
+    """Stands for the `trajplan` command: keeps what it was asked, and writes what a training leaves."""
+
+    def __init__(self, *statuses):
+        self.calls, self.statuses, self.present = [], list(statuses), []
+
+    def __call__(self, words):
+        self.calls.append(words[0])
+        status = self.statuses.pop(0) if self.statuses else 0
+        folder = words[words.index("--output") + 1] if "--output" in words else words[1]
+        os.makedirs(folder, exist_ok=True)
+        evaluation = os.path.join(folder, "evaluation.json")
+        self.present.append(os.path.exists(evaluation))
+        if words[0] == "evaluate":
+            with open(evaluation, "w") as file:
+                file.write("{}")
+        else:
+            with open(os.path.join(folder, "metrics.jsonl"), "w") as file:
+                for update, speed in ((1, 2.0), (2, 4.0), (3, 9.0)):
+                    line = {"update": update, "seconds": 10.0 * update, "updates_per_second": speed}
+                    file.write(json.dumps(line) + "\n")
+        return status
+
+
+def test_trains_then_evaluates_and_keeps_what_it_took(cell):
+    made, commands = cell(), Commands()
+    assert work(made, commands) == 0
+    assert commands.calls == ["baseline", "evaluate"]
+    record = read_record(made)
+    assert record["finished"]
+    cost = record["cost"]
+    assert (cost["updates"], cost["training_seconds"], cost["updates_per_second"]) == (3, 30.0, 4.0)
+    assert 2**24 < cost["peak_memory_bytes"] < 2**40
+    assert not made.claim.exists()
+
+
+def test_a_finished_cell_is_left_alone(cell, capsys):
+    made = cell()
+    work(made, Commands())
+    commands = Commands()
+    assert work(made, commands) == 0
+    assert commands.calls == []
+    assert "bc/0 is finished" in capsys.readouterr().out
+
+
+def test_goes_on_where_it_was_interrupted(cell):
+    made = cell()
+    assert work(made, Commands(130)) == 130
+    assert read_record(made)["cost"] is None
+    second = Commands(0, 130)
+    assert work(made, second) == 130
+    assert second.calls == ["baseline", "evaluate"]
+    third = Commands()
+    assert work(made, third) == 0
+    assert third.calls == ["evaluate"]
+    assert third.present == [True]
+
+
+def test_another_evaluation_starts_over_and_a_longer_one_goes_on(cell):
+    made = cell("tt")
+    work(made, Commands())
+    longer, other = Commands(), Commands()
+    assert work(replace(made, evaluation=EvaluationConfig(episodes=9)), longer) == 0
+    assert (longer.calls, longer.present) == (["evaluate"], [True])
+    assert work(replace(made, settings={"planner.horizon": 3}), other) == 0
+    assert (other.calls, other.present) == (["evaluate"], [False])
+
+
+def test_no_work_on_a_claimed_cell(cell):
+    made, commands = cell(), Commands()
+    with Claim(made.claim), pytest.raises(ClaimedError):
+        work(made, commands)
+    assert commands.calls == []
+
+
+def test_a_termination_leaves_no_claim(cell):
+    made = cell()
+
+    def told(words):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        work(made, told)
+    assert not made.claim.exists()
+    assert signal.getsignal(signal.SIGTERM) is not signal.default_int_handler
+
+
+@pytest.mark.parametrize(("label", "calls"), [("tt", ["train"]), ("bc", [])])
+def test_under_a_launcher_the_other_processes_only_help_a_transformer_train(cell, monkeypatch, label, calls):
+    monkeypatch.setenv("RANK", "1")
+    made, commands = cell(label), Commands()
+    with Claim(made.claim):
+        assert work(made, commands) == 0
+    assert commands.calls == calls
+    record = read_record(made) | {"cost": {}}
+    write_record(made, record)
+    later = Commands()
+    work(made, later)
+    assert later.calls == []
+
+
+def test_on_the_cpu_the_transformer_stays_off_a_gpu(cell, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "0")
+    work(cell("tt"), Commands(), "cpu")
+    assert os.environ["ACCELERATE_USE_CPU"] == "1"
