@@ -1,5 +1,6 @@
 """The picture of a run's predicted values and discounted returns."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,13 @@ def save_value_picture(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.plot(update, earned, color=_EARNED, marker=marker, markersize=3, label="earned: discounted return")
         usual = max(float(np.abs(earned).max()), 1e-6)
         if np.abs(predicted).max() > _FAR * usual:
-            axes.set_yscale("symlog", linthresh=usual)
+            axes.set_yscale("symlog", linthresh=10 ** math.ceil(math.log10(usual)))
         axes.set(xlabel="update", ylabel="value, in the rewards of training")
         axes.set_title("Start states: what Q predicts and what the policy earns", loc="left", fontsize=10)
         if cut.max() > 0.01:
             note = f"time limits cut off up to {100 * cut.max():.0f} % of the discounted horizon of the returns"
-            axes.text(1, 1.0, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="#6b7280")
+            axes.text(0.99, 0.01, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="#6b7280")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(axis="y", color="#dddddd", linewidth=0.5)
         axes.legend(frameon=False, fontsize=8)
         figure.savefig(path, dpi=130)
