@@ -11,11 +11,10 @@ from torch import Tensor
 from trajplan.baselines.checkpoint import saved_settings
 from trajplan.baselines.model_errors import held_out_errors
 from trajplan.baselines.model_settings import ModelBasedConfig
-from trajplan.baselines.model_training import PARTS, model_split, new_ensemble, train_ensemble
+from trajplan.baselines.model_training import PARTS, new_ensemble, train_ensemble
 from trajplan.baselines.rollouts import ModelRollouts
 from trajplan.baselines.sac import SAC
-from trajplan.baselines.scaling import Scaling, training_episodes
-from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Batch, Transitions
@@ -97,10 +96,11 @@ def prepare_model(
     method: SAC,
     dataset: OfflineDataset,
     transitions: Transitions,
+    episodes: tuple[np.ndarray, np.ndarray],
     scaling: Scaling,
     transform: tuple[float, float],
     config: ModelBasedConfig,
-    run_config: RunConfig,
+    seed: int,
     folder: Path,
     *,
     stopped: Callable[[], bool],
@@ -112,9 +112,10 @@ def prepare_model(
         method: whose policy is rolled out.
         dataset: untransformed.
         transitions: the data as the method sees it.
+        episodes: of `model_split`.
         scaling: between the two, on the run's device.
         transform: scale and shift of the rewards that the method sees.
-        config, run_config: settings.
+        config, seed: settings of the method and the run's seed.
         folder: the run's; gets dynamics.safetensors, and model_report.json with a picture.
         stopped: whether the run should stop.
         visible: whether to show progress.
@@ -123,32 +124,32 @@ def prepare_model(
         The model, or None if its training was stopped: the next process goes on with it.
 
     Raises:
-        DataError: when there are not two episodes.
+        TrajplanError: when the model's training diverges.
         CheckpointError: when what an earlier process left does not fit.
     """
     path, states = folder / WEIGHTS, folder / STATES
     if path.exists():
         dynamics = load_dynamics(folder).to(scaling.mean.device)
     else:
-        split = model_split(dataset, training_episodes(dataset, run_config), config, run_config.seed)
-        seed = run_config.seed
-        trained = train_ensemble(dataset, split, scaling, config, states, seed=seed, stopped=stopped, visible=visible)
+        trained = train_ensemble(
+            dataset, episodes, scaling, config, states, seed=seed, stopped=stopped, visible=visible
+        )
         if trained is None:
             return None
         dynamics = trained.ensemble
-        errors = held_out_errors(dynamics, dataset, split[1], scaling, max(REPORTED_STEPS, config.rollout_length))
+        errors = held_out_errors(dynamics, dataset, episodes[1], scaling, max(REPORTED_STEPS, config.rollout_length))
         about = {
             "epochs": len(trained.history) - 1,
             "elites": dynamics.elites.tolist(),
             "held_out_losses": trained.history.tolist(),
-            "held_out_episodes": len(split[1]),
+            "held_out_episodes": len(episodes[1]),
         }
         write_json(folder / REPORT, {"training": about, "held_out": errors, "penalty": config.reward_penalty})
         write_tensors(path, dynamics.state_dict())
         draw_report(folder)
     (states / PARTS).unlink(missing_ok=True)
-    episodes = np.unique(np.linspace(0, dataset.num_episodes - 1, EPISODES).round().astype(np.int64))
-    starts = torch.from_numpy(np.asarray(dataset.observations)[dataset.offsets[episodes] + episodes])
+    chosen = np.unique(np.linspace(0, dataset.num_episodes - 1, EPISODES).round().astype(np.int64))
+    starts = torch.from_numpy(np.asarray(dataset.observations)[dataset.offsets[chosen] + chosen])
     spec = dataset.info.env_spec
     horizon = (spec.max_episode_steps if spec is not None else None) or int(dataset.lengths.max())
     rollouts = ModelRollouts(dynamics, scaling, transform, transitions, config)
@@ -166,12 +167,12 @@ def load_dynamics(folder: Path) -> DynamicsEnsemble:
         raise CheckpointError(f"{folder} holds no trained dynamics model: it has no {WEIGHTS}.")
     info = DatasetInfo.from_dict(read_json(folder / "dataset.json"))
     weights = read_tensors(folder / WEIGHTS)
-    # The terminal head is one output more than means and log-variances.
-    ends = weights[f"networks.biases.{config.model_layers}"].shape[-1] % 2 == 1
-    dynamics = new_ensemble(info, config, ends)
     try:
+        # The terminal head is one output more than means and log-variances.
+        ends = weights[f"networks.biases.{config.model_layers}"].shape[-1] % 2 == 1
+        dynamics = new_ensemble(info, config, ends)
         dynamics.load_state_dict(weights)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder / WEIGHTS} does not fit its config.json or is damaged: {reason}") from None
     return dynamics.requires_grad_(False)

@@ -48,6 +48,7 @@ def report_figure(report: dict[str, Any]) -> Figure:
     _steps(panels[1, 0], held_out["k_step"])
     _returns(panels[1, 1], report["returns"])
     for axes in panels.flat:
+        axes.title.set_fontsize(11)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     return figure
@@ -81,7 +82,7 @@ def _steps(axes: Axes, lines: list[dict[str, Any]]) -> None:
     axes.plot(steps, [line["error_mean"] for line in lines], "o-", color=INK, label="mean error")
     axes.plot(steps, [line["error_median"] for line in lines], "o--", color=INK, label="median error")
     axes.set(xlabel="steps along recorded actions", ylabel="norm of the error", ylim=(0, None))
-    axes.set(title="More steps: error, and rank correlation with the summed uncertainty")
+    axes.set(title="More steps: error, and rank correlation with uncertainty")
     second = axes.twinx()
     for kind, colour in COLOURS.items():
         second.plot(steps, [line["rank_correlation"][kind] for line in lines], ".:", color=colour, label=kind)
@@ -91,7 +92,7 @@ def _steps(axes: Axes, lines: list[dict[str, Any]]) -> None:
 
 
 def _returns(axes: Axes, returns: list[dict[str, float]]) -> None:
-    axes.set(title="Return of the policy: the penalised one should stay below the real one", xlabel="updates")
+    axes.set(title="Returns: the penalised one should be the lowest", xlabel="updates")
     labels = {"real": "in the environment", "model": "in the model", "penalised": "in the model, penalised"}
     colours = {"real": INK, "model": "#0369a1", "penalised": "#c2410c"}
     for name, label in labels.items():

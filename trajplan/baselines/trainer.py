@@ -24,6 +24,7 @@ from trajplan.baselines import checkpoint
 from trajplan.baselines.learned_model import LearnedModel, draw_report, prepare_model
 from trajplan.baselines.method import Method
 from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.model_training import model_split
 from trajplan.baselines.policy import BaselinePolicy
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
@@ -102,6 +103,9 @@ def train(
     method_class = entry.method_class(dataset.info)
     scaling = fit_scaling(dataset, run_config.standardize)
     scale, shift = reward_transform(dataset, run_config.reward_transform)
+    episodes, seed = training_episodes(dataset, run_config), run_config.seed
+    # Here already, so that a dataset that does not allow it is refused before anything is written.
+    split = model_split(dataset, episodes, config, seed) if isinstance(config, ModelBasedConfig) else None
     continued = resume and holds_run(folder)
     if continued:
         check_same_dataset(folder, dataset.info)
@@ -111,8 +115,8 @@ def train(
     on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     seen = scaled_dataset(dataset, scaling, scale, shift)
     discount = config.discount if entry.returns else None
-    transitions = seen.transitions(episodes=training_episodes(dataset, run_config), device=on, discount=discount)
-    torch.manual_seed(run_config.seed)
+    transitions = seen.transitions(episodes=episodes, device=on, discount=discount)
+    torch.manual_seed(seed)
     method = method_class(Dimensions.of(dataset.info), config).to(on)
     fingerprint = _fingerprint(seen)
     about = {"format": 1, "processes": 1, "fingerprint": fingerprint, "updates": run_config.updates}
@@ -129,12 +133,12 @@ def train(
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
     state.clean(folder / STATES)
     with Interrupt() as interrupt:
-        if isinstance(config, ModelBasedConfig):
+        if split is not None:
             if not step:
                 # Ties the model, which takes a while, to the content of the dataset.
                 step = _save_state(run)
             run.model = prepare_model(
-                method, dataset, transitions, scaling, (scale, shift), config, run_config, folder,
+                method, dataset, transitions, split, scaling, (scale, shift), config, seed, folder,
                 stopped=lambda: interrupt.wanted, visible=progress,
             )  # fmt: skip
             if run.model is None:
