@@ -15,7 +15,7 @@ from trajplan.presets import PRESETS, preset_named
 from trajplan.training.loop import train
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DATASET = "pointmaze/umaze-mixed-v0"
 
 
