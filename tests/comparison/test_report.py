@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from trajplan.comparison import figures
+from trajplan.comparison import figures, statistics
 from trajplan.comparison.report import render, text_table
 from trajplan.comparison.results import by_method, load_results
 from trajplan.data.info import DatasetInfo
@@ -38,6 +38,11 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if data.strip():
             self.texts.append(data.strip())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
 
 
 @pytest.fixture

@@ -174,7 +174,8 @@ def _run_all(
 
     def end(outcome: "Outcome") -> None:
         bar.update(outcome.status == "finished")
-        detail = "" if outcome.status == "finished" else f": {outcome.reason} (log: {outcome.cell.log})"
+        detail = f": {outcome.reason}" if outcome.reason else ""
+        detail += f" (log: {outcome.cell.log})" if outcome.status == "failed" else ""
         spent = f" after {tqdm.format_interval(int(outcome.seconds))}" if outcome.seconds else ""
         tqdm.write(f"{outcome.cell.name} {outcome.status}{spent}{detail}", file=sys.stderr)
 

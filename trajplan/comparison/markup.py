@@ -28,7 +28,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .35rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
 th { font-weight: 600 }
 th:first-child { text-align: left; white-space: normal; min-width: 6rem }
-th[scope=col] { color: var(--quiet); font-weight: 500; vertical-align: bottom; white-space: normal; min-width: 4.5rem }
+th[scope=col] {
+  color: var(--quiet); font-weight: 500; vertical-align: bottom;
+  white-space: normal; min-width: 4.5rem; max-width: 12rem
+}
 .chances th[scope=col] { text-align: center }
 .chance { background: color-mix(in srgb, var(--tint) calc(var(--p) * .45), transparent); text-align: center }
 .chance span { display: block; font-size: .8rem }

@@ -115,7 +115,7 @@ def _scores(
         if dataset is not None:
             first = method.results[0]
             found = published_scores(dataset, first.cell.method, first.settings.get("best_episodes", 1.0))
-            row.append(", ".join(f"{score:g}" for score in found) or "–")
+            row.append(", ".join(f"{score:.1f}" for score in found) or "–")
         rows.append(row)
     note = ""
     if dataset is not None:
@@ -217,12 +217,12 @@ def _published(dataset: str | None) -> str:
         return "<h2>Published scores</h2><p>The literature that this report knows has no row for data of this kind.</p>"
     rows = published(dataset)
     names = sorted({name for row in rows for name in row.scores}, key=list(NAMES | {"DT": 0, "MBOP": 0}).index)
-    table = [[row.source, *(f"{row.scores[name]:g}" if name in row.scores else "–" for name in names)] for row in rows]
+    lines = [[name, *(f"{row.scores[name]:.1f}" if name in row.scores else "–" for row in rows)] for name in names]
     return (
         f"<h2>Published scores</h2><p><b>Other data.</b> Normalised scores on D4RL's {dataset}-v2, which was collected "
         "by other policies in another version of the simulator and is of another size than the dataset of this "
-        "report. Methods can be compared within a row; a row and this report cannot.</p>"
-        + markup.table(["source", *names], table)
+        "report. Methods can be compared within a column; a column and this report cannot.</p>"
+        + markup.table(["method", *(row.source for row in rows)], lines)
     )
 
 
