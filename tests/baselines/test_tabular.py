@@ -1,4 +1,4 @@
-"""IQL and AWAC on a problem small enough for dynamic programming: 3 states, 2 actions, two ways to end."""
+"""IQL, AWAC and SAC on a problem small enough for dynamic programming: 3 states, 2 actions, two ways to end."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from trajplan.baselines.awac import AWAC, AWACConfig
 from trajplan.baselines.iql import IQL, IQLConfig, expectile_loss
+from trajplan.baselines.sac import SAC, SACConfig
 from trajplan.data.transitions import Batch
 from trajplan.models.networks import Dimensions
 
@@ -58,8 +59,8 @@ def expectile(q, weights, level):
 def trained(method, updates=1200):
     batch = data()
     for number in range(updates):
-        for optimizer in method.optimizers.values():
-            optimizer.param_groups[0]["lr"] = 1e-2 if number < updates * 2 / 3 else 1e-3
+        for name in method.optimizers.keys() - {"temperature"}:
+            method.optimizers[name].param_groups[0]["lr"] = 1e-2 if number < updates * 2 / 3 else 1e-3
         method.update(batch)
     return method
 
@@ -111,6 +112,26 @@ def test_awac_finds_the_policy_that_is_best_within_its_distance_of_the_data():
         np.testing.assert_allclose(method.critic.values(STATES), np.stack([q, q]), atol=0.02)
         np.testing.assert_allclose(method.policy.log_probs(STATES).exp(), policy, atol=0.02)
     assert np.abs(policy - BEHAVIOUR).max() > 0.1
+
+
+@pytest.mark.parametrize("in_target", [True, False])
+def test_sac_finds_the_fixed_point_of_soft_value_iteration(in_target):
+    torch.manual_seed(0)
+    temperature = 0.5
+    config = SACConfig(entropy_in_target=in_target, temperature_learning_rate=1e-12, **FAST, **RATES)
+    method = SAC(Dimensions(3, 1, 2), config)
+    with torch.no_grad():
+        method.log_temperature.fill_(np.log(temperature))
+    trained(method)
+    values = np.zeros(3)
+    for _ in range(300):
+        q = backup(values)
+        policy = np.exp(q / temperature)
+        policy /= policy.sum(1, keepdims=True)
+        values = (policy * (q - in_target * temperature * np.log(policy))).sum(1)
+    with torch.no_grad():
+        np.testing.assert_allclose(method.critic.values(STATES), np.stack([q, q]), atol=0.02)
+        np.testing.assert_allclose(method.policy.log_probs(STATES).exp(), policy, atol=0.02)
 
 
 @pytest.mark.parametrize("method", ["iql", "awac"])
