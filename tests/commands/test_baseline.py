@@ -80,6 +80,11 @@ def test_training_evaluates_and_writes_a_whole_folder(trained):
     assert line["update"] == 4
     assert line["evaluation/length"] == 6
     assert -120 < line["evaluation/return"] < 0
+    # Both episodes are cut off after 6 steps.
+    assert line["evaluation/return"] < line["evaluation/discounted_return"] < 0
+    assert line["evaluation/cut_weight"] == pytest.approx(0.99**6)
+    assert abs(line["evaluation/predicted_value"]) < 10
+    assert (trained / "values.png").stat().st_size > 5000
     assert json.loads((trained / "config.json").read_text())["settings"]["expectile"] == 0.8
     assert json.loads((trained / "training.json").read_text())["eval_episodes"] == 2
     assert files_to_push(trained) == sorted(

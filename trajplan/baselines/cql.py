@@ -29,8 +29,10 @@ class CQLConfig(SACConfig):
     target_gap: float | None = option(None, "what alpha is adjusted to hold the penalty at; none: alpha stays")
     min_penalty: float | None = option(None, "the penalty of a transition counts as no less than this; none: as it is")
     penalty_temperature: float = option(1.0, "of the soft maximum that the penalty lowers")
-    candidates: int = option(10, "actions of each kind (uniform, policy at s, policy at s') in the soft maximum")
-    target_actions: int = option(1, "sampled next actions of which the target takes the best")
+    candidates: int = option(
+        10, "continuous actions of each kind (uniform, policy at s, policy at s') in the soft maximum"
+    )
+    target_actions: int = option(1, "sampled continuous next actions of which the target takes the best")
     hidden_layers: int = option(3, "hidden layers of every network")
     actor_learning_rate: float = option(3e-5, "Adam's learning rate for the policy")
     temperature_learning_rate: float = option(3e-5, "Adam's learning rate for the entropy's weight")
