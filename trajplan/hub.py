@@ -26,7 +26,7 @@ REQUIRED = (
     "training.json",
 )
 REQUIRED_OF_BASELINE = ("config.json", "model.safetensors", "dataset.json", "training.json")
-RESULTS = ("evaluation.json", "plan.png", "videos/*.mp4")
+RESULTS = ("evaluation.json", "plan.png", "videos/*.mp4", "dynamics.safetensors", "model_report.*")
 DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import time
 
@@ -18,6 +19,7 @@ from trajplan.baselines.registry import METHODS
 from trajplan.baselines.sac import SAC
 from trajplan.baselines.trainer import train
 from trajplan.errors import CheckpointError, ConfigError, DataError
+from trajplan.hub import files_to_push
 from trajplan.models.networks import Dimensions
 from trajplan.training.metrics import read_metrics
 
@@ -95,6 +97,16 @@ def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, sm
     assert_same_run(tmp_path / "whole", broken)
 
 
+def test_a_person_is_told_what_is_learned(walks, small, quick, tmp_path, capsys):
+    train(walks, tmp_path, "mopo", small("mopo"), quick(), device="cpu", evaluate=ten)
+    said = capsys.readouterr().err.splitlines()
+    assert re.match(
+        r"dynamics model: 3 networks, .* 4[0-9] transitions to train on and [0-9]+ held out; .* by a learned", said[0]
+    )
+    assert [line.split(":")[0] for line in said[1:4]] == [f"dynamics model, epoch {n}" for n in (1, 2, 3)]
+    assert said[4].startswith("mopo: ")
+
+
 def test_rollouts_are_kept_with_a_checkpoint_until_the_run_is_over(walks, small, quick, tmp_path):
     run(walks, tmp_path, small("mopo"), quick(), evaluate=ten)
     before, last = sorted((tmp_path / "training_state").glob("step-*"))
@@ -131,8 +143,9 @@ def test_the_picture_is_drawn_without_an_evaluation_too(walks, small, quick, tmp
     assert (tmp_path / "model_report.png").exists()
 
 
-def test_the_model_of_a_run_can_be_loaded(walks, small, quick, tmp_path):
+def test_the_model_of_a_run_can_be_loaded_and_is_shared_with_it(walks, small, quick, tmp_path):
     run(walks, tmp_path / "mopo", small("mopo"), quick())
+    assert {"dynamics.safetensors", "model_report.json", "model_report.png"} < set(files_to_push(tmp_path / "mopo"))
     dynamics = load_dynamics(tmp_path / "mopo")
     # Half of the walks end in a terminal, and nobody knows the rule.
     assert dynamics.terminal_head

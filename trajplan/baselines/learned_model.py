@@ -54,8 +54,8 @@ class LearnedModel:
         return self.rollouts.mixed_batch(size)
 
     def state(self) -> dict[str, Tensor]:
-        """What of it changes during the run."""
-        return self.rollouts.buffer.state()
+        """What of it changes during the run, on the CPU."""
+        return {name: value.cpu() for name, value in self.rollouts.buffer.state().items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""

@@ -40,8 +40,9 @@ def write_report(path: Path) -> None:
 
 def report_figure(report: dict[str, Any]) -> Figure:
     """Four panels: error by uncertainty, coverage, error by step, returns."""
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    figure = Figure(figsize=(11, 8.5))
     panels = figure.subplots(2, 2)
+    figure.subplots_adjust(left=0.07, right=0.97, bottom=0.06, top=0.95, wspace=0.28, hspace=0.26)
     held_out = report["held_out"]
     _reliability(panels[0, 0], held_out)
     _coverage(panels[0, 1], held_out["calibration"])

@@ -6,6 +6,7 @@ what comes after it draws the same random numbers.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,12 +131,14 @@ def train_ensemble(
         rows = len(data.inputs)
         # Every member's own sample with replacement; drawn again, and the same, on resume.
         samples = torch.randint(rows, (config.model_members, rows), device=device)
+        if visible:
+            learner.announce(data, held_out)
         if (folder / PARTS).exists():
             learner.restore(folder / PARTS, device)
         else:
             learner.measure(held_out)
         while learner.goes_on():
-            with Bar(0, math.ceil(rows / config.model_batch_size), visible) as bar:
+            with Bar(0, math.ceil(rows / config.model_batch_size), visible, leave=False) as bar:
                 for index in _batches(samples, config.model_batch_size):
                     learner.update(Table(data.inputs[index], data.targets[index], data.terminations[index]))
                     bar.advance(f"epoch {len(learner.history)} of the dynamics model")
@@ -158,6 +161,17 @@ class Learner:
         self.best_losses = torch.full((config.model_members,), torch.inf)
         self.history: list[Tensor] = []
         self.idle = 0
+
+    def announce(self, data: Table, held_out: Table) -> None:
+        """Say what is trained, on what, and what ends an episode in it."""
+        ends = "a learned probability" if self.ensemble.terminal_head else "nothing, as in the data"
+        print(
+            f"dynamics model: {self.config.model_members} networks, "
+            f"{sum(parameter.numel() for parameter in self.ensemble.parameters()) / 1e6:.2f}M parameters; "
+            f"{len(data.inputs):,} transitions to train on and {len(held_out.inputs):,} held out; an episode is ended "
+            f"by {ends if self.ensemble.rule is None else 'the rule of its environment'}.",
+            file=sys.stderr,
+        )
 
     def goes_on(self) -> bool:
         """Whether there is another epoch to train."""

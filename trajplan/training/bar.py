@@ -14,9 +14,12 @@ class Bar:
         done, total: updates done before, and in all.
         visible: whether anything is shown at all.
         unit, per_update: what the speed is counted in, and how many of these an update is.
+        leave: whether it stays on the terminal when it is closed.
     """
 
-    def __init__(self, done: int, total: int, visible: bool, unit: str = "updates", per_update: int = 1) -> None:
+    def __init__(
+        self, done: int, total: int, visible: bool, unit: str = "updates", per_update: int = 1, leave: bool = True
+    ) -> None:
         self.visible = visible
         self._unit, self._per_update = unit, per_update
         self._total, self._done, self._shown, self._since = total, done, done, time.perf_counter()
@@ -27,6 +30,7 @@ class Bar:
             dynamic_ncols=True,
             disable=not (visible and sys.stderr.isatty()),
             smoothing=0.05,
+            leave=leave,
         )
 
     def __enter__(self) -> Self:
