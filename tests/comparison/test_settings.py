@@ -1,37 +1,24 @@
 import dataclasses
 
-import numpy as np
 import pytest
-from gymnasium import spaces
 
-from trajplan.baselines.registry import METHODS, Entry
+from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
 from trajplan.comparison.settings import (
     TRANSFORMER,
     EvaluationConfig,
     changed_flags,
-    check_settings,
     flags,
     parse_methods,
     parse_settings,
     set_words,
     split_planner,
 )
-from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig
 
 ALL = {name: name for name in (*METHODS, TRANSFORMER)}
-
-
-def info(actions):
-    return DatasetInfo(
-        id="toy/hopper/medium-v0", observation_space=spaces.Box(-1, 1, (3,)), action_space=actions, num_transitions=1000
-    )
-
-
-BOX = info(spaces.Box(-1, 1, (2,), np.float32))
 
 
 def test_methods_stand_under_their_names_or_labels():
@@ -106,34 +93,6 @@ def test_flags_are_those_of_the_commands():
     given = flags({"updates": 5, "standardize": False, "compile": True, "percentile": None, "beta": -0.5})
     assert given == ["--updates=5", "--no-standardize", "--compile", "--percentile=none", "--beta=-0.5"]
     assert changed_flags(EvaluationConfig(episodes=10, episode_seed=7)) == ["--episode-seed=7"]
-
-
-@pytest.mark.parametrize(
-    ("method", "settings", "message"),
-    [
-        ("iql", {"expectile": 1.5}, "expectile is 1.5"),
-        ("bc", {"updates": 0}, "updates is 0"),
-        ("tt", {"n_embd": 30, "n_head": 4}, "n_embd is 30"),
-        ("tt", {"preset": "tt_nothing"}, "there is no preset 'tt_nothing'"),
-        ("tt", {"planner.horizon": 0}, "horizon is 0"),
-    ],
-)
-def test_values_out_of_range_are_refused(method, settings, message):
-    with pytest.raises(ConfigError, match=message):
-        check_settings(method, settings, BOX)
-
-
-def test_a_method_for_continuous_actions_refuses_discrete_ones(monkeypatch):
-    entry = Entry("Box only", "trajplan.baselines.bc", "BCConfig", "BC", None)
-    monkeypatch.setitem(METHODS, "bc", entry)
-    with pytest.raises(ConfigError, match="Box only is for continuous actions only"):
-        check_settings("bc", {}, info(spaces.Discrete(3)))
-
-
-def test_which_trainings_evaluate_on_the_way():
-    assert check_settings("iql", {}, BOX)
-    assert not check_settings("iql", {"eval_every": 0}, BOX)
-    assert not check_settings("tt", {}, BOX)
 
 
 def test_the_evaluation_is_checked():

@@ -1,7 +1,6 @@
 """`trajplan compare`: train and evaluate several methods on one dataset, and report what came of it."""
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from trajplan.comparison.settings import EvaluationConfig, changed_flags, parse_methods, parse_settings
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given, require
-from trajplan.errors import ConfigError, TrajplanError
+from trajplan.errors import ConfigError
 
 if TYPE_CHECKING:
     from trajplan.comparison.cells import Cell
@@ -114,40 +113,17 @@ def _work(cell: "Cell", device: str | None) -> int:
 
 def _check(cells: "Sequence[Cell]") -> "DatasetInfo":
     """Refuse now what a cell would refuse later; gives what is known of the dataset."""
-    from trajplan.comparison.settings import check_settings
+    from trajplan.comparison.checks import check_environments, check_method
     from trajplan.data.dataset import OfflineDataset
 
     if find_spec("scipy") is None:
         raise ConfigError("trajplan compare takes its statistics from scipy: pip install 'trajplan[compare]'.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("Start trajplan compare without a launcher; its cells (--dry-run) can be given to one.")
-    info = OfflineDataset.from_minari(cells[0].dataset).info
-    evaluated = [check_settings(cell.method, cell.settings, info) for cell in cells if cell.seed == 0]
-    _check_environment(info, cells[0].evaluation, any(evaluated))
-    return info
-
-
-def _check_environment(info: "DatasetInfo", evaluation: EvaluationConfig, on_the_way: bool) -> None:
-    from trajplan.evaluation.environments import (
-        check_environment,
-        check_time_limit,
-        environment_maker,
-        quiet_simulators,
-        reference_scores,
-    )
-
-    reference_scores(info, evaluation.env, evaluation.reference_min, evaluation.reference_max)
-    makers = [(environment_maker(info, evaluation.env, max_episode_steps=evaluation.max_episode_steps), "")]
-    if on_the_way:
-        hint = " To train baselines without evaluation on the way, give --set baselines.eval_every=0."
-        makers.append((environment_maker(info), hint))
-    for make_env, hint in makers:
-        try:
-            with quiet_simulators(), contextlib.closing(make_env()) as env:
-                check_environment(env, info)
-                check_time_limit(env)
-        except TrajplanError as error:
-            raise ConfigError(f"{error}{hint}") from None
+    dataset = OfflineDataset.from_minari(cells[0].dataset)
+    evaluated = [check_method(cell.method, cell.settings, dataset) for cell in cells if cell.seed == 0]
+    check_environments(dataset.info, cells[0].evaluation, any(evaluated))
+    return dataset.info
 
 
 def _run_all(
@@ -165,7 +141,7 @@ def _run_all(
         unit="cell",
         dynamic_ncols=True,
         disable=not sys.stderr.isatty(),
-        bar_format="{n_fmt}/{total_fmt} cells, {elapsed}: {postfix}",
+        bar_format="{n_fmt}/{total_fmt} cells, {elapsed}{postfix}",
     )
 
     def show(running: "list[Cell]") -> None:

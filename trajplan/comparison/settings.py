@@ -5,8 +5,8 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from trajplan.baselines.registry import METHODS, method_named
 from trajplan.baselines.settings import RunConfig
@@ -14,9 +14,6 @@ from trajplan.config import add_arguments, given, option, require, to_dict
 from trajplan.errors import ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from trajplan.data.info import DatasetInfo
 
 # The Trajectory Transformer's name among the methods, its planner's among its settings, and all baselines' in --set.
 TRANSFORMER = "tt"
@@ -116,34 +113,6 @@ def split_planner(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
     """Settings of the training, and those of the planner under their plain names."""
     planner = {name.removeprefix(PLANNER): value for name, value in settings.items() if name.startswith(PLANNER)}
     return {name: value for name, value in settings.items() if not name.startswith(PLANNER)}, planner
-
-
-def check_settings(method: str, settings: Mapping[str, Any], info: "DatasetInfo") -> bool:
-    """Make the configs that a cell will make, so that what they refuse is refused before any training.
-
-    Returns:
-        Whether the training evaluates on the way, which it does in the dataset's own environment.
-
-    Raises:
-        ConfigError: for values out of range, or a method that is not for the dataset's actions.
-    """
-    training, planner = split_planner(settings)
-    if method == TRANSFORMER:
-        from trajplan.presets import preset_for, preset_named
-
-        name = training.pop("preset", "auto")
-        preset = preset_for(info) if name == "auto" else preset_named(name, info.num_transitions)
-        replace(preset.train, **training)
-        replace(preset.planner, **planner)
-        return False
-    from trajplan.baselines.presets import preset_for as baseline_preset_for
-
-    method_named(method).method_class(info)
-    _, run = (
-        replace(config, **{name: value for name, value in training.items() if hasattr(config, name)})
-        for config in baseline_preset_for(method, info)
-    )
-    return run.eval_every > 0
 
 
 def _typed(word: str, method: str, name: str, text: str) -> Any:

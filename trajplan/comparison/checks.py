@@ -1,0 +1,75 @@
+"""What a cell would refuse once it runs, refused before any cell begins."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.model_training import model_split
+from trajplan.baselines.presets import preset_for as baseline_preset_for
+from trajplan.baselines.registry import method_named
+from trajplan.baselines.scaling import fit_scaling, reward_transform, training_episodes
+from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import ConfigError, TrajplanError
+from trajplan.evaluation.environments import (
+    check_environment,
+    check_time_limit,
+    environment_maker,
+    quiet_simulators,
+    reference_scores,
+)
+from trajplan.presets import preset_for, preset_named
+
+
+def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDataset) -> bool:
+    """Make the configs that a cell will make, and try what else it does with the dataset before its first update.
+
+    Returns:
+        Whether the training evaluates on the way, which it does in the dataset's own environment.
+
+    Raises:
+        ConfigError: for values out of range, or a method that is not for the dataset's actions.
+        DataError: for a dataset that the method cannot learn from.
+    """
+    training, planner = split_planner(settings)
+    if method == TRANSFORMER:
+        name = training.pop("preset", "auto")
+        preset = preset_for(dataset.info) if name == "auto" else preset_named(name, dataset.num_transitions)
+        train = replace(preset.train, **training)
+        replace(preset.planner, **planner)
+        if train.held_out > 0:
+            dataset.split(train.held_out, train.seed)
+        return False
+    method_named(method).method_class(dataset.info)
+    config, run = (
+        replace(config, **{name: value for name, value in training.items() if hasattr(config, name)})
+        for config in baseline_preset_for(method, dataset.info)
+    )
+    fit_scaling(dataset, run.standardize)
+    reward_transform(dataset, run.reward_transform)
+    if isinstance(config, ModelBasedConfig):
+        model_split(dataset, training_episodes(dataset, run), config, run.seed)
+    return run.eval_every > 0
+
+
+def check_environments(info: DatasetInfo, evaluation: EvaluationConfig, on_the_way: bool) -> None:
+    """Make the environment that cells are evaluated in, and the one that baselines are evaluated in on the way.
+
+    Raises:
+        ConfigError: if there is none, it is not like the data's, or its episodes may never end.
+    """
+    reference_scores(info, evaluation.env, evaluation.reference_min, evaluation.reference_max)
+    makers = [(environment_maker(info, evaluation.env, max_episode_steps=evaluation.max_episode_steps), "")]
+    if on_the_way:
+        hint = " To train baselines without evaluation on the way, give --set baselines.eval_every=0."
+        makers.append((environment_maker(info), hint))
+    for make_env, hint in makers:
+        try:
+            with quiet_simulators(), contextlib.closing(make_env()) as env:
+                check_environment(env, info)
+                check_time_limit(env)
+        except TrajplanError as error:
+            raise ConfigError(f"{error}{hint}") from None
