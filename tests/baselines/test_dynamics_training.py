@@ -7,7 +7,15 @@ from gymnasium import spaces
 
 from trajplan.baselines.model_errors import held_out_errors, rank_correlation
 from trajplan.baselines.model_settings import ModelBasedConfig
-from trajplan.baselines.model_training import PARTS, Learner, model_split, new_ensemble, table_of, train_ensemble
+from trajplan.baselines.model_training import (
+    PARTS,
+    Learner,
+    contradictions,
+    model_split,
+    new_ensemble,
+    table_of,
+    train_ensemble,
+)
 from trajplan.baselines.scaling import fit_scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import DataError, TrajplanError
@@ -115,7 +123,7 @@ def test_training_stops_when_no_member_has_improved_for_long_enough(linear):
     learner.ensemble.held_out_losses = lambda *_: torch.full((4,), 9.0)
     learner.measure(held_out)
     assert not learner.goes_on()
-    assert learner.result().ensemble.networks.biases[0][:, 0, 0].int().tolist() == [1, 4, 4, 0]
+    assert learner.result().networks.biases[0][:, 0, 0].int().tolist() == [1, 4, 4, 0]
     assert learner.ensemble.elites.tolist() == [0, 1, 2]
 
 
@@ -193,6 +201,17 @@ def test_the_split_is_by_episode_among_the_chosen(linear):
     assert model_split(linear, None, config, 1)[1].tolist() != model_split(linear, None, config, 0)[1].tolist()
     with pytest.raises(DataError, match="'linear': a dynamics model needs two episodes at least"):
         model_split(linear, np.array([3]), config, 0)
+
+
+def test_recorded_ends_that_contradict_the_rule_are_counted(linear):
+    ensemble = new_ensemble(linear.info, ModelBasedConfig(**SETTINGS), True)
+    assert contradictions(ensemble, tables(linear)) is None
+    ensemble.rule = lambda following: torch.zeros(len(following), dtype=torch.bool)
+    assert contradictions(ensemble, tables(linear)) == 20
+    following = torch.from_numpy(np.array(linear.observations)).reshape(40, 51, 2)[:, 1:]
+    ensemble.rule = lambda states: states[:, 0] > 1
+    expected = (following[..., 0] > 1).numpy().reshape(-1) != np.array(linear.terminations)
+    assert contradictions(ensemble, tables(linear)) == pytest.approx(expected.sum(), abs=1)
 
 
 def test_a_terminal_head_where_no_rule_is_known_and_episodes_end(linear, walks):

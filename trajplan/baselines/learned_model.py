@@ -143,6 +143,7 @@ def prepare_model(
             "elites": dynamics.elites.tolist(),
             "held_out_losses": trained.history.tolist(),
             "held_out_episodes": len(episodes[1]),
+            "rule_contradictions": trained.contradictions,
         }
         write_json(folder / REPORT, {"training": about, "held_out": errors, "penalty": config.reward_penalty})
         write_tensors(path, dynamics.state_dict())

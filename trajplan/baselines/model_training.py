@@ -7,7 +7,7 @@ what comes after it draws the same random numbers.
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained ensemble, and the held-out loss of every member after each epoch (epochs, M), the first before any."""
+    """A trained ensemble and what there is to say of its training.
+
+    Attributes:
+        ensemble: every member at its best.
+        history: held-out loss of every member before the first epoch and after each, (epochs + 1, M).
+        contradictions: recorded transitions where the environment's rule says otherwise about the end of the episode;
+            None where no rule is known.
+    """
 
     ensemble: DynamicsEnsemble
     history: Tensor
+    contradictions: int | None
 
 
 def model_split(
@@ -131,8 +139,9 @@ def train_ensemble(
         rows = len(data.inputs)
         # Every member's own sample with replacement; drawn again, and the same, on resume.
         samples = torch.randint(rows, (config.model_members, rows), device=device)
+        against = contradictions(learner.ensemble, (data, held_out))
         if visible:
-            learner.announce(data, held_out)
+            learner.announce(data, held_out, against)
         if (folder / PARTS).exists():
             learner.restore(folder / PARTS, device)
         else:
@@ -147,7 +156,16 @@ def train_ensemble(
                 learner.measure(held_out)
                 learner.save(folder / PARTS, device)
                 bar.write(learner.line())
-        return learner.result()
+        return Trained(learner.result(), torch.stack(learner.history), against)
+
+
+def contradictions(ensemble: DynamicsEnsemble, tables: Iterable[Table]) -> int | None:
+    """How many recorded ends, or transitions without one, the rule contradicts; None without a rule."""
+    if ensemble.rule is None:
+        return None
+    size = len(ensemble.target_mean) - 1
+    said = [ensemble.rule(part.inputs[:, :size] + part.targets[:, :size]) != part.terminations for part in tables]
+    return int(sum(part.sum() for part in said))
 
 
 class Learner:
@@ -162,14 +180,16 @@ class Learner:
         self.history: list[Tensor] = []
         self.idle = 0
 
-    def announce(self, data: Table, held_out: Table) -> None:
-        """Say what is trained, on what, and what ends an episode in it."""
+    def announce(self, data: Table, held_out: Table, against: int | None) -> None:
+        """Say what is trained, on what, and what ends an episode in it; `against` is of `contradictions`."""
         ends = "a learned probability" if self.ensemble.terminal_head else "nothing, as in the data"
+        if against is not None:
+            ends = f"the rule of its environment, which {against:,} of the recorded transitions contradict"
         print(
             f"dynamics model: {self.config.model_members} networks, "
             f"{sum(parameter.numel() for parameter in self.ensemble.parameters()) / 1e6:.2f}M parameters; "
             f"{len(data.inputs):,} transitions to train on and {len(held_out.inputs):,} held out; an episode is ended "
-            f"by {ends if self.ensemble.rule is None else 'the rule of its environment'}.",
+            f"by {ends}.",
             file=sys.stderr,
         )
 
@@ -206,7 +226,7 @@ class Learner:
         return f"dynamics model, epoch {epoch}: held-out losses {losses[0]:.4f} to {losses[-1]:.4f}, {left}"
 
     @torch.no_grad()
-    def result(self) -> Trained:
+    def result(self) -> DynamicsEnsemble:
         """The ensemble with the best weights, its elites those of the smallest held-out losses.
 
         Raises:
@@ -220,7 +240,7 @@ class Learner:
         for name, value in self.ensemble.named_parameters():
             value.copy_(self.best[name])
         self.ensemble.elites.copy_(self.best_losses.argsort(stable=True)[: self.config.model_elites])
-        return Trained(self.ensemble.requires_grad_(False), torch.stack(self.history))
+        return self.ensemble.requires_grad_(False)
 
     def save(self, path: Path, device: torch.device) -> None:
         """Write all that the next epoch needs."""
