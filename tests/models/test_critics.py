@@ -1,8 +1,9 @@
 import torch
 from torch.nn import functional
 
-from trajplan.models.critics import DiscreteTwinQ, TwinQ, Value, make_critic, target_of
+from trajplan.models.critics import DiscreteTwinQ, TwinQ, Value, make_critic, target_of, value_and_entropy
 from trajplan.models.networks import Dimensions, EnsembleMLP, polyak_update
+from trajplan.models.policies import make_policy
 
 CONTINUOUS, DISCRETE, HIDDEN = Dimensions(3, 2), Dimensions(3, 1, 4), (8, 16)
 
@@ -65,3 +66,21 @@ def test_polyak_update_moves_the_target_by_a_share_and_no_gradient_reaches_it():
     for old, new in zip(before, target.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.25)
         assert not new.requires_grad
+
+
+def test_the_value_of_a_policy_is_exact_for_discrete_actions_and_of_one_sample_else():
+    torch.manual_seed(0)
+    observations = torch.randn(5, 3)
+    critic, policy = make_critic(DISCRETE, HIDDEN), make_policy("squashed", DISCRETE, HIDDEN)
+    value, entropy = value_and_entropy(critic, policy, observations)
+    every = torch.stack([critic(observations, torch.full((5, 1), float(a))).min(0).values for a in range(4)], dim=1)
+    distribution = torch.distributions.Categorical(logits=policy.network(observations))
+    torch.testing.assert_close(value, (distribution.probs * every).sum(1))
+    torch.testing.assert_close(entropy, distribution.entropy())
+    critic, policy = make_critic(CONTINUOUS, HIDDEN), make_policy("squashed", CONTINUOUS, HIDDEN)
+    torch.manual_seed(1)
+    value, entropy = value_and_entropy(critic, policy, observations)
+    torch.manual_seed(1)
+    actions, log_prob = policy.sample(observations)
+    assert torch.equal(value, critic(observations, actions).min(0).values)
+    assert torch.equal(entropy, -log_prob)
