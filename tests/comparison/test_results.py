@@ -82,7 +82,7 @@ def test_a_file_that_was_not_written_whole_does_not_replace_the_old_one(tmp_path
 
 
 def test_how_far_a_cell_is(cell, finished):
-    assert progress(cell("iql")) == ""
+    assert progress(cell("iql")) == "starting"
     made = finished("bc", 0, [1.0, 2.0], metrics=CURVE[:1])
     (made.model / "evaluation.json").unlink()
     assert progress(made) == "50%"

@@ -30,7 +30,7 @@ STATISTICS = ("observation_mean", "observation_deviation")
 def save_settings(
     folder: Path, name: str, config: Any, run: RunConfig, info: DatasetInfo, transform: Mapping[str, Any]
 ) -> None:
-    """Write what stays the same during a run: config.json, training.json, dataset.json.
+    """Write what stays the same during a run: config.json, dataset.json, training.json.
 
     Args:
         folder: the run's.
@@ -41,8 +41,9 @@ def save_settings(
     """
     sizes = to_dict(Dimensions.of(info))
     write_json(folder / "config.json", {"model_type": MODEL_TYPE, "method": name, **sizes, "settings": to_dict(config)})
-    write_json(folder / "training.json", to_dict(run))
     write_json(folder / "dataset.json", info.to_dict() | {"reward_transform": dict(transform)})
+    # Last: from here on the folder holds a run.
+    write_json(folder / "training.json", to_dict(run))
 
 
 def weights_of(method: Method, scaling: Scaling) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def training_cost(cell: Cell) -> dict[str, Any]:
 
 
 def progress(cell: Cell) -> str:
-    """How far a cell that is being worked on has come, in a few words; empty where nothing can be said yet."""
+    """How far a cell that is being worked on has come, in a few words."""
     try:
         evaluation = read_json(cell.model / "evaluation.json")
         if read_record(cell)["evaluation"] is not None:
@@ -122,7 +122,7 @@ def progress(cell: Cell) -> str:
         updates = read_json(cell.model / "training.json")["updates"]
         return f"{read_metrics(cell.model)[-1]['update'] / updates:.0%}"
     except (CheckpointError, LookupError, TypeError):
-        return ""
+        return "starting"
 
 
 def load_results(cells: Sequence[Cell]) -> list[Result]:
