@@ -133,6 +133,7 @@ def train(
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
     state.clean(folder / STATES)
     with Interrupt() as interrupt:
+        started = time.perf_counter()
         if split is not None:
             if not step:
                 # Ties the model, which takes a while, to the content of the dataset.
@@ -143,8 +144,10 @@ def train(
             )  # fmt: skip
             if run.model is None:
                 return TrainResult(0, True)
+        modelled = time.perf_counter() - started
         if step:
             _restore(run, step)
+        run.seconds += modelled
         result = _loop(run, interrupt, progress)
     if run.model is not None:
         draw_report(folder)

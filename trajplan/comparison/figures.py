@@ -15,9 +15,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from trajplan.comparison import statistics
 from trajplan.comparison.statistics import Estimate
 
-# Told apart by people of any colour vision on light and on dark ground (Okabe and Ito 2008, black left out);
+# Told apart by people of any colour vision on light and on dark ground (Okabe and Ito 2008, and four more);
 # dashes and markers differ besides.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999999")
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999999"),
+    *("#b15928", "#e7298a"),
+)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*"
 # Stands for the page's own text colour until the SVG is written.

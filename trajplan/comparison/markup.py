@@ -33,6 +33,7 @@ th[scope=col] {
   white-space: normal; min-width: 4.5rem; max-width: 12rem
 }
 .chances th[scope=col] { text-align: center }
+.chances td { padding: .35rem .45rem }
 .chance { background: color-mix(in srgb, var(--tint) calc(var(--p) * .45), transparent); text-align: center }
 .chance span { display: block; font-size: .8rem }
 .self { background: var(--line); opacity: .5 }
