@@ -8,7 +8,7 @@ from gymnasium import spaces
 from trajplan.baselines.model_errors import held_out_errors, rank_correlation
 from trajplan.baselines.model_settings import ModelBasedConfig
 from trajplan.baselines.model_training import (
-    PARTS,
+    PROGRESS,
     Learner,
     contradictions,
     model_split,
@@ -180,7 +180,7 @@ def test_training_that_is_stopped_and_resumed_gives_the_same_ensemble(linear, tm
     after = torch.rand(1)
     calls = []
     assert train(linear, tmp_path / "broken", config, stopped=lambda: calls.append(1) or len(calls) == stop) is None
-    assert (tmp_path / "broken" / PARTS).exists() == (stop == 60)
+    assert (tmp_path / "broken" / PROGRESS).exists() == (stop == 60)
     torch.manual_seed(9)
     resumed = train(linear, tmp_path / "broken", config)
     assert torch.equal(whole.history, resumed.history)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trajplan.baselines.learned_model import load_dynamics
-from trajplan.baselines.model_training import PARTS, Learner
+from trajplan.baselines.model_training import PROGRESS, Learner
 from trajplan.baselines.mopo import MOPO
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.sac import SAC
@@ -37,7 +37,7 @@ def ten(policy):
 
 def assert_same_run(one, other):
     for folder in (one, other):
-        assert not (folder / "training_state" / PARTS).exists()
+        assert not (folder / "training_state" / PROGRESS).exists()
     lines = ([{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(f)] for f in (one, other))
     assert next(lines) == next(lines)
     assert json.loads((one / "model_report.json").read_text()) == json.loads((other / "model_report.json").read_text())
@@ -53,7 +53,7 @@ def test_a_process_killed_in_the_models_training_or_the_policys_continues_exactl
     broken = tmp_path / "broken"
 
     def trains_its_model():
-        return (broken / "training_state" / PARTS).exists()
+        return (broken / "training_state" / PROGRESS).exists()
 
     def has_updated(count):
         return lambda: broken.exists() and len(read_metrics(broken)) >= count
@@ -89,7 +89,7 @@ def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, sm
         patch.setattr(Learner, "update", interrupted)
         result = run(walks, broken, config, settings, evaluate=ten)
     assert (result.updates, result.interrupted) == (0, True)
-    assert len(load_file(broken / "training_state" / PARTS)["history"]) > 1
+    assert len(load_file(broken / "training_state" / PROGRESS)["history"]) > 1
     changed = dataclasses.replace(walks, rewards=walks.rewards + 1)
     with pytest.raises(CheckpointError, match="content of the dataset has changed"):
         run(changed, broken, config, settings, evaluate=ten, resume=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from trajplan.baselines.checkpoint import saved_settings
 from trajplan.baselines.model_errors import held_out_errors
 from trajplan.baselines.model_settings import ModelBasedConfig
-from trajplan.baselines.model_training import PARTS, new_ensemble, train_ensemble
+from trajplan.baselines.model_training import PROGRESS, new_ensemble, train_ensemble
 from trajplan.baselines.rollouts import ModelRollouts
 from trajplan.baselines.sac import SAC
 from trajplan.baselines.scaling import Scaling
@@ -148,7 +148,7 @@ def prepare_model(
         write_json(folder / REPORT, {"training": about, "held_out": errors, "penalty": config.reward_penalty})
         write_tensors(path, dynamics.state_dict())
         draw_report(folder)
-    (states / PARTS).unlink(missing_ok=True)
+    (states / PROGRESS).unlink(missing_ok=True)
     chosen = np.unique(np.linspace(0, dataset.num_episodes - 1, EPISODES).round().astype(np.int64))
     starts = torch.from_numpy(np.asarray(dataset.observations)[dataset.offsets[chosen] + chosen])
     spec = dataset.info.env_spec

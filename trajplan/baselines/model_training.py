@@ -26,7 +26,7 @@ from trajplan.models.termination import termination_rule
 from trajplan.training.bar import Bar
 from trajplan.training.tensors import read_tensors, write_tensors
 
-PARTS = "dynamics-training.safetensors"
+PROGRESS = "dynamics-training.safetensors"
 # A member's held-out loss is better if it fell by more than this share.
 IMPROVEMENT = 0.01
 ROWS_AT_ONCE = 16_384
@@ -142,8 +142,8 @@ def train_ensemble(
         against = contradictions(learner.ensemble, (data, held_out))
         if visible:
             learner.announce(data, held_out, against)
-        if (folder / PARTS).exists():
-            learner.restore(folder / PARTS, device)
+        if (folder / PROGRESS).exists():
+            learner.restore(folder / PROGRESS, device)
         else:
             learner.measure(held_out)
         while learner.goes_on():
@@ -154,7 +154,7 @@ def train_ensemble(
                     if stopped():
                         return None
                 learner.measure(held_out)
-                learner.save(folder / PARTS, device)
+                learner.save(folder / PROGRESS, device)
                 bar.write(learner.line())
         return Trained(learner.result(), torch.stack(learner.history), against)
 
