@@ -208,7 +208,8 @@ def _cost(methods: Sequence[Method]) -> str:
         rows.append([*row, ", ".join(sorted({cost["device"] for cost in costs}))])
     return (
         "<h2>Time and memory</h2><p>A run's mean; memory is the greatest of all runs. Training times hold the "
-        "evaluations on the way and the training of a dynamics model, speeds do not. All depend on what else the machine did.</p>"
+        "evaluations on the way and the training of a dynamics model, speeds do not. All depend on what "
+        "else the machine did.</p>"
         + markup.table(head, rows)
     )
 
