@@ -209,8 +209,7 @@ def _cost(methods: Sequence[Method]) -> str:
     return (
         "<h2>Time and memory</h2><p>A run's mean; memory is the greatest of all runs. Training times hold the "
         "evaluations on the way and the training of a dynamics model, speeds do not. All depend on what "
-        "else the machine did.</p>"
-        + markup.table(head, rows)
+        "else the machine did.</p>" + markup.table(head, rows)
     )
 
 
