@@ -150,7 +150,8 @@ td, th {{ padding: .2rem 1rem; text-align: left }} img {{ max-width: 100% }}
 <h1>A Trajectory Transformer in {ENV}</h1>
 <p>{html.escape(results["summary"])}</p>
 <p>Reaching a goal earns 1, and a new goal appears. The data are {EPISODES} episodes of one scripted walker at
-{len(NOISE)} levels of action noise; an action lasts {REPEAT} steps of the simulator. All policies below ran the same episodes (same seeds).</p>
+{len(NOISE)} levels of action noise; an action lasts {REPEAT} steps of the simulator.
+All policies below ran the same episodes (same seeds).</p>
 <table><tr><th>policy<th>goals an episode<th>95 % interval<th>range</tr>{rows}</table>
 <h2>Plans</h2><p>All beams that the search kept, and the best one.</p><img src="plan.png" alt="plans in the maze">
 <p>{films}</p>
