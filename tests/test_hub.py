@@ -75,6 +75,7 @@ def actions(controller: Any, steps: int = 4) -> np.ndarray:
 def test_what_is_pushed_is_the_checkpoint_and_nothing_else(at: Any, checkpoint: Path) -> None:
     evaluated(checkpoint)
     (checkpoint / "plan.png").write_bytes(b"a picture")
+    (checkpoint / "values.png").write_bytes(b"another")
     (checkpoint / "videos").mkdir()
     (checkpoint / "videos/episode-0.mp4").write_bytes(b"a film")
     (checkpoint / "notes.txt").write_text("private")
@@ -83,7 +84,7 @@ def test_what_is_pushed_is_the_checkpoint_and_nothing_else(at: Any, checkpoint: 
     sha, files = at.repositories["user/maze"][-1]
     assert address == f"{at.endpoint}/user/maze/commit/{sha}"
     assert sorted(files) == sorted([*sent, ".gitattributes"])
-    results = ["README.md", "evaluation.json", "plan.png", "videos/episode-0.mp4"]
+    results = ["README.md", "evaluation.json", "plan.png", "values.png", "videos/episode-0.mp4"]
     assert sorted(sent) == sorted([*hub.REQUIRED, *results])
     for name in sent:
         assert files[name] == (checkpoint / name).read_bytes()

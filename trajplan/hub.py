@@ -26,7 +26,7 @@ REQUIRED = (
     "training.json",
 )
 REQUIRED_OF_BASELINE = ("config.json", "model.safetensors", "dataset.json", "training.json")
-RESULTS = ("evaluation.json", "plan.png", "videos/*.mp4", "dynamics.safetensors", "model_report.*")
+RESULTS = ("evaluation.json", "plan.png", "values.png", "videos/*.mp4", "dynamics.safetensors", "model_report.*")
 DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
 
 
@@ -111,7 +111,7 @@ def push(
 ) -> tuple[str, list[str]]:
     """Share a checkpoint folder on the hub, with its model card; `training_state/` and logs stay behind.
 
-    Results of an earlier push (evaluation.json, plan.png, videos) that the folder no longer has are removed there.
+    Results of an earlier push (evaluation.json, pictures, videos) that the folder no longer has are removed there.
 
     Args:
         folder: written by `trajplan train` or `trajplan baseline`, and by `trajplan evaluate` where results are to be
