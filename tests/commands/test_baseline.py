@@ -88,7 +88,7 @@ def test_training_evaluates_and_writes_a_whole_folder(trained):
     assert json.loads((trained / "config.json").read_text())["settings"]["expectile"] == 0.8
     assert json.loads((trained / "training.json").read_text())["eval_episodes"] == 2
     assert files_to_push(trained) == sorted(
-        ["README.md", "config.json", "dataset.json", "model.safetensors", "training.json"]
+        ["README.md", "config.json", "dataset.json", "model.safetensors", "training.json", "values.png"]
     )
 
 
