@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
+from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
 from trajplan.errors import ConfigError, DataError
@@ -41,14 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, method: str) -> None:
-    parser.add_argument("--dataset", metavar="ID", help="Minari id of the dataset (with --resume: the run's own)")
-    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write the model to")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in DIR from its newest checkpoint, with its settings; the result is the same as "
-        "without the interruption",
-    )
+    add_run_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     note = "where published settings differ by environment, those are taken"
     add_config_arguments(parser, METHODS[method].config_class(), f"settings of the method ({note})")
@@ -62,14 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.baselines.trainer import train
     from trajplan.card import write_card
     from trajplan.data.dataset import OfflineDataset
-    from trajplan.training.resume import holds_run, saved_dataset
 
     output: Path = args.output
-    continued = args.resume and holds_run(output)
-    dataset_id = args.dataset or (saved_dataset(output) if continued else None)
-    if dataset_id is None:
-        reason = f"{output} holds no run to resume" if args.resume else "a new run needs one"
-        raise ConfigError(f"Name a dataset with --dataset ID: {reason}.")
+    dataset_id, continued = dataset_of_run(args)
     dataset = OfflineDataset.from_minari(dataset_id)
     # Refused here already, before the preset is looked at.
     METHODS[args.method].method_class(dataset.info)

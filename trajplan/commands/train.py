@@ -5,9 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
-from trajplan.errors import ConfigError
 from trajplan.training.config import TrainConfig
 
 EPILOG = """\
@@ -19,14 +19,7 @@ The batch size is that of all processes together."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `trajplan train`."""
     parser.epilog = EPILOG
-    parser.add_argument("--dataset", metavar="ID", help="Minari id of the dataset (with --resume: the run's own)")
-    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write the model to")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in DIR from its newest checkpoint, with its settings; the result is the same as "
-        "without the interruption",
-    )
+    add_run_arguments(parser)
     parser.add_argument(
         "--preset",
         metavar="NAME",
@@ -44,15 +37,11 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.data.dataset import OfflineDataset
     from trajplan.presets import preset_for, preset_named
     from trajplan.training.loop import train, uses_gpu
-    from trajplan.training.resume import holds_run, saved_config, saved_dataset, saved_planner
+    from trajplan.training.resume import saved_config, saved_planner
 
     output: Path = args.output
     flags = given(args, TrainConfig)
-    continued = args.resume and holds_run(output)
-    dataset_id = args.dataset or (saved_dataset(output) if continued else None)
-    if dataset_id is None:
-        reason = f"{output} holds no run to resume" if args.resume else "a new run needs one"
-        raise ConfigError(f"Name a dataset with --dataset ID: {reason}.")
+    dataset_id, continued = dataset_of_run(args)
     process = PartialState(cpu=not uses_gpu())
     # One process fills the dataset's cache, the others open it.
     with process.main_process_first():
