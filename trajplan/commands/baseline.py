@@ -1,7 +1,6 @@
 """`trajplan baseline`: train one of the methods that the Trajectory Transformer is compared with."""
 
 import argparse
-import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,21 +102,14 @@ def _evaluation(dataset: "OfflineDataset", settings: Any, config: RunConfig, out
     import numpy as np
 
     from trajplan.baselines.scaling import reward_transform
-    from trajplan.evaluation.environments import (
-        check_environment,
-        check_time_limit,
-        environment_maker,
-        quiet_simulators,
-    )
+    from trajplan.evaluation.environments import environment_maker, quiet_simulators, try_environment
     from trajplan.evaluation.rollout import evaluate
     from trajplan.evaluation.values import ValueCheck
 
     info = dataset.info
     make_env = environment_maker(info)
     try:
-        with quiet_simulators(), contextlib.closing(make_env()) as env:
-            check_environment(env, info)
-            check_time_limit(env)
+        try_environment(make_env, info)
     except (DataError, ConfigError) as error:
         raise ConfigError(f"{error} To train without evaluation, give --eval-every 0.") from None
     scale, shift = reward_transform(dataset, config.reward_transform)

@@ -1,6 +1,5 @@
 """What a cell would refuse once it runs, refused before any cell begins."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,13 +13,7 @@ from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_pl
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError, TrajplanError
-from trajplan.evaluation.environments import (
-    check_environment,
-    check_time_limit,
-    environment_maker,
-    quiet_simulators,
-    reference_scores,
-)
+from trajplan.evaluation.environments import environment_maker, reference_scores, try_environment
 from trajplan.presets import preset_for, preset_named
 
 
@@ -68,8 +61,6 @@ def check_environments(info: DatasetInfo, evaluation: EvaluationConfig, on_the_w
         makers.append((environment_maker(info), hint))
     for make_env, hint in makers:
         try:
-            with quiet_simulators(), contextlib.closing(make_env()) as env:
-                check_environment(env, info)
-                check_time_limit(env)
+            try_environment(make_env, info)
         except TrajplanError as error:
             raise ConfigError(f"{error}{hint}") from None

@@ -76,6 +76,17 @@ def check_time_limit(env: gymnasium.Env) -> None:
         raise ConfigError(f"environment {env.spec.id} has no time limit; give one by --max-episode-steps.")
 
 
+def try_environment(make_env: MakeEnvironment, info: DatasetInfo) -> None:
+    """Make one environment, check that a policy trained on the dataset can be evaluated in it, and close it.
+
+    Raises:
+        DataError, ConfigError: as `environment_maker`, `check_environment` and `check_time_limit` say.
+    """
+    with quiet_simulators(), contextlib.closing(make_env()) as env:
+        check_environment(env, info)
+        check_time_limit(env)
+
+
 def reference_scores(
     info: DatasetInfo, env_id: str | None = None, minimum: float | None = None, maximum: float | None = None
 ) -> ReferenceScores | None:
