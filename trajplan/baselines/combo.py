@@ -17,7 +17,6 @@ from trajplan.baselines.sac import SAC
 from trajplan.config import option, require
 from trajplan.data.transitions import Batch
 from trajplan.models.conservative import candidate_actions, soft_maximum
-from trajplan.models.networks import Dimensions
 from trajplan.models.policies import SquashedGaussian
 
 
@@ -46,11 +45,8 @@ class COMBOConfig(ModelBasedConfig):
 class COMBO(SAC):
     """Soft actor-critic with a conservative term between the model's state-actions and the data's."""
 
+    config: COMBOConfig
     cosine = ("actor",)
-
-    def __init__(self, dimensions: Dimensions, config: COMBOConfig) -> None:
-        super().__init__(dimensions, config)
-        self.settings = config
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Squared error of both Q on the targets of all rows, and beta times the penalty.
@@ -58,23 +54,23 @@ class COMBO(SAC):
         The first `real_rows` of the batch are the data's.
         """
         loss, metrics = super().critic_loss(batch)
-        if self.settings.beta == 0:
+        if self.config.beta == 0:
             return loss, metrics
-        penalty = self.penalty(batch, self.settings.real_rows(len(batch.rewards)))
-        return loss + self.settings.beta * penalty.sum(), metrics | {"critic/penalty": penalty.detach().mean()}
+        penalty = self.penalty(batch, self.config.real_rows(len(batch.rewards)))
+        return loss + self.config.beta * penalty.sum(), metrics | {"critic/penalty": penalty.detach().mean()}
 
     def penalty(self, batch: Batch, real: int) -> Tensor:
         """E_rho[Q] - E_data[Q] of both Q, (2,); the first `real` rows of the batch are the data's."""
         assert isinstance(self.policy, SquashedGaussian)
         # A batch without rows of the model has no other states than the data's.
-        first = real if self.settings.rho == "model" and real < len(batch.rewards) else 0
+        first = real if self.config.rho == "model" and real < len(batch.rewards) else 0
         states, following = batch.observations[first:], batch.next_observations[first:]
-        if self.settings.rho_actions == "policy":
+        if self.config.rho_actions == "policy":
             with torch.no_grad():
                 actions = self.policy.sample(states)[0]
             visited = self.critic(states, actions)
         else:
-            actions, log_density = candidate_actions(self.policy, states, following, self.settings.candidates)
+            actions, log_density = candidate_actions(self.policy, states, following, self.config.candidates)
             visited = soft_maximum(self.critic(states, actions), log_density, 1.0)
         data = self.critic(batch.observations[:real], batch.actions[:real])
         return visited.mean(-1) - data.mean(-1)
