@@ -176,6 +176,17 @@ def describe(name: str, content: bytes) -> dict[str, Any]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch, whatever the machine, until the test ends."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def server() -> Iterator[Hub]:
     """A running stand-in of the Hugging Face hub; its token is `server.token`."""
     stand_in = Hub()

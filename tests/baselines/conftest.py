@@ -10,11 +10,8 @@ from trajplan.data.dataset import OfflineDataset
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def alike_on_all_machines(one_thread):
+    """Every test here runs on one thread."""
 
 
 def episodes(actions_of, lengths):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from accelerate.state import AcceleratorState
 
 from trajplan.data.dataset import OfflineDataset
@@ -15,12 +14,9 @@ from trajplan.training.config import TrainConfig
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """One thread, whatever the machine, and no accelerate state left from another test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def alike_on_all_machines(one_thread):
+    """One thread, and no accelerate state left for the next test."""
     yield
-    torch.set_num_threads(before)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
