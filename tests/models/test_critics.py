@@ -2,7 +2,7 @@ import torch
 from torch.nn import functional
 
 from trajplan.models.critics import DiscreteTwinQ, TwinQ, Value, make_critic, target_of, value_and_entropy
-from trajplan.models.networks import Dimensions, EnsembleMLP, polyak_update
+from trajplan.models.networks import CACHED_ROWS, Dimensions, EnsembleMLP, polyak_update
 from trajplan.models.policies import make_policy
 
 CONTINUOUS, DISCRETE, HIDDEN = Dimensions(3, 2), Dimensions(3, 1, 4), (8, 16)
@@ -24,6 +24,22 @@ def test_the_ensemble_is_its_members_one_by_one():
         torch.testing.assert_close(ensemble(x[0])[member], by_hand(ensemble, member, x[0]))
     first, second = ensemble(x[0])[:2]
     assert not torch.allclose(first, second)
+
+
+def test_many_rows_are_valued_as_few_and_give_the_same_gradients():
+    torch.manual_seed(0)
+    ensemble = EnsembleMLP(3, 5, HIDDEN, 2).double()
+    x = torch.randn(3, 2 * CACHED_ROWS + 5, 5, dtype=torch.float64)
+    chosen = torch.tensor([2, 0])
+
+    def values_and_gradients(*parts: torch.Tensor) -> list[torch.Tensor]:
+        values = torch.cat([ensemble(part[:2], chosen) for part in parts], dim=-2)
+        ensemble.zero_grad()
+        values.square().sum().backward()
+        return [values, *(parameter.grad for parameter in ensemble.parameters())]
+
+    torch.testing.assert_close(values_and_gradients(x), values_and_gradients(*x.split(100, dim=-2)))
+    torch.testing.assert_close(ensemble(x[0])[1], by_hand(ensemble, 1, x[0]))
 
 
 def test_members_start_in_the_range_of_a_linear_layer():

@@ -4,7 +4,7 @@ Shapes: B batch, S observation_dim, A action_dim, M members.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from trajplan.data.info import DatasetInfo
+
+# Rows whose activations in a layer of the usual width fit into the cache of one core.
+CACHED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,26 @@ class EnsembleMLP(nn.Module):
 
         With `chosen` (K,) int64, only these members are asked, and M is K.
         """
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if chosen is not None:
-                weight, bias = weight[chosen], bias[chosen]
-            x = x.expand(len(weight), *x.shape[-2:]) if number == 0 else self.activation(x)
-            x = torch.baddbmm(bias, x, weight)
+        weights, biases = list(self.weights), list(self.biases)
+        if chosen is not None:
+            weights, biases = [weight[chosen] for weight in weights], [bias[chosen] for bias in biases]
+        x = x.expand(len(weights[0]), *x.shape[-2:])
+        if x.device.type != "cpu" or x.shape[-2] <= CACHED_ROWS:
+            return self._layers(torch.baddbmm, weights, biases, x)
+        # One member and few rows at a time, so that the activations of a layer are in the cache for the next one.
+        biases = [bias.squeeze(1) for bias in biases]
+        outputs = []
+        for weight, bias, rows in zip(zip(*weights, strict=True), zip(*biases, strict=True), x, strict=True):
+            blocks = [self._layers(torch.addmm, weight, bias, block) for block in rows.split(CACHED_ROWS)]
+            outputs.append(torch.cat(blocks))
+        return torch.stack(outputs)
+
+    def _layers(
+        self, product: Callable[..., Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor
+    ) -> Tensor:
+        x = product(biases[0], x, weights[0])
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            x = product(bias, self.activation(x), weight)
         return x
 
 
