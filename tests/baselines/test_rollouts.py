@@ -225,7 +225,8 @@ def test_rollouts_are_made_anew_when_due_and_the_method_is_left_alone(made, walk
     made_at = []
     for update in range(11):
         count = len(rollouts.dynamics.steps)
-        model.batch(8, update)
+        model.roll_out(update)
+        model.batch(8)
         made_at += [update] if len(rollouts.dynamics.steps) > count else []
     assert made_at == [0, 5, 10]
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())

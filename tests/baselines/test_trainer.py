@@ -106,7 +106,7 @@ def test_a_killed_process_continues_exactly(walks, small, quick, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
-def test_metrics_come_at_their_times_and_the_cosine_ends_near_zero(walks, small, quick, tmp_path):
+def test_metrics_come_at_their_times(walks, small, quick, tmp_path):
     result = run(walks, tmp_path / "run", "iql", small("iql"), quick(), evaluate=noisy)
     lines = read_metrics(tmp_path / "run")
     assert [line["update"] for line in lines] == [2, 4, 5, 6, 8, 10, 12]
@@ -114,6 +114,16 @@ def test_metrics_come_at_their_times_and_the_cosine_ends_near_zero(walks, small,
     assert lines[-1] == result.metrics
     assert lines[-1]["updates_per_second"] > 0
     assert len(list((tmp_path / "run/training_state").glob("step-*"))) == 2
+
+
+def test_the_picture_of_values_has_every_evaluation(walks, small, quick, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "trajplan.evaluation.value_picture.save_value_picture",
+        lambda lines, path: drawn.append([line["update"] for line in lines if "evaluation/return" in line]),
+    )
+    run(walks, tmp_path, "iql", small("iql"), quick(), evaluate=noisy)
+    assert drawn == [[5], [5, 10], [5, 10, 12]]
 
 
 def test_the_folder_says_what_was_done(walks, small, quick, tmp_path):

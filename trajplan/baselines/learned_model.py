@@ -47,10 +47,13 @@ class LearnedModel:
     starts: Tensor
     horizon: int
 
-    def batch(self, size: int, update: int) -> Batch:
-        """A batch of data and rollouts for an update; rolls out anew before it where that is due."""
+    def roll_out(self, update: int) -> None:
+        """Roll out anew before an update where that is due."""
         if update % self.rollouts.config.rollout_every == 0:
             self.rollouts.roll_out(self.method.policy)
+
+    def batch(self, size: int) -> Batch:
+        """A batch of data and rollouts."""
         return self.rollouts.mixed_batch(size)
 
     def state(self) -> dict[str, Tensor]:

@@ -7,66 +7,37 @@ A method whose settings are a `ModelBasedConfig` gets a dynamics model, learned 
 then the model's, and so is a part of the checkpoint. Nothing else tells the methods apart.
 """
 
-import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trajplan.baselines import checkpoint
-from trajplan.baselines.learned_model import LearnedModel, draw_report, prepare_model
-from trajplan.baselines.method import Method
+from trajplan.baselines.learned_model import draw_report, prepare_model
 from trajplan.baselines.model_settings import ModelBasedConfig
 from trajplan.baselines.model_training import model_split
 from trajplan.baselines.policy import BaselinePolicy
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
+from trajplan.baselines.run_state import Evaluate, Run, fingerprint_of, restore, save, save_checkpoint
+from trajplan.baselines.scaling import fit_scaling, reward_transform, scaled_dataset, training_episodes
 from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
+from trajplan.baselines.updates import Updates
 from trajplan.config import changes
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.transitions import Batch, Transitions
+from trajplan.data.transitions import Batch
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.networks import Dimensions
 from trajplan.training import state
 from trajplan.training.bar import Bar
 from trajplan.training.files import read_json, remove_partial
 from trajplan.training.interrupt import Interrupt
-from trajplan.training.metrics import MetricsFile
+from trajplan.training.metrics import MetricsFile, read_metrics
 from trajplan.training.result import TrainResult
 from trajplan.training.resume import STATES, check_same_dataset, check_same_state, holds_run, refuse_existing
-from trajplan.training.tensors import read_tensors
-
-# Before the names of the model's tensors in a checkpoint.
-MODEL = "model/"
-
-Evaluate = Callable[[BaselinePolicy], dict[str, float]]
-
-
-@dataclass
-class Run:
-    """What the loop works on."""
-
-    name: str
-    config: RunConfig
-    folder: Path
-    method: Method
-    scaling: Scaling
-    policy: BaselinePolicy
-    transitions: Transitions
-    evaluate: Evaluate | None
-    device: torch.device
-    about: dict[str, Any]
-    model: LearnedModel | None = None
-    done: int = 0
-    seconds: float = 0.0
-
 
 def train(
     dataset: OfflineDataset,
@@ -118,7 +89,7 @@ def train(
     transitions = seen.transitions(episodes=episodes, device=on, discount=discount)
     torch.manual_seed(seed)
     method = method_class(Dimensions.of(dataset.info), config).to(on)
-    fingerprint = _fingerprint(seen)
+    fingerprint = fingerprint_of(seen)
     about = {"format": 1, "processes": 1, "fingerprint": fingerprint, "updates": run_config.updates}
     scaling = scaling.to(on)
     policy = BaselinePolicy(name, method, scaling, dataset.info)
@@ -137,7 +108,7 @@ def train(
         if split is not None:
             if not step:
                 # Ties the model, which takes a while, to the content of the dataset.
-                step = _save_state(run)
+                step = save_checkpoint(run)
             run.model = prepare_model(
                 method, dataset, transitions, split, scaling, (scale, shift), config, seed, folder,
                 stopped=lambda: interrupt.wanted, visible=progress,
@@ -146,7 +117,7 @@ def train(
                 return TrainResult(0, True)
         modelled = time.perf_counter() - started
         if step:
-            _restore(run, step)
+            restore(run, step)
         run.seconds += modelled
         result = _loop(run, interrupt, progress)
     if run.model is not None:
@@ -157,7 +128,7 @@ def train(
 def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
     config = run.config
     metrics = MetricsFile(run.folder, run.done)
-    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.method.optimizers.items()}
+    updates = Updates(run.method, lambda: _draw(run), config.updates, run.device)
     values: dict[str, Any] = {}
     wanted = False
     if visible:
@@ -165,9 +136,9 @@ def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
     started = time.perf_counter() - run.seconds
     with Bar(run.done, config.updates, visible) as bar:
         while run.done < config.updates and not wanted:
-            for name in run.method.cosine:
-                _set_rate(run.method.optimizers[name], _cosine(rates[name], run.done, config.updates))
-            measured = run.method.update(_batch(run))
+            if run.model is not None:
+                run.model.roll_out(run.done)
+            measured = updates(run.done)
             run.done += 1
             wanted = interrupt.wanted
             last = run.done == config.updates
@@ -187,18 +158,26 @@ def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
                     values |= _evaluation(run)
                     bar.write(_line(values))
                 metrics.write(values)
+                if evaluated:
+                    _draw_values(run.folder)
                 bar.restart_clock()
             if saved:
                 metrics.sync()
-                _save(run)
+                save(run)
     metrics.close()
     return TrainResult(run.done, run.done < config.updates, values)
 
 
-def _batch(run: Run) -> Batch:
-    if run.model is None:
-        return run.transitions.sample(run.config.batch_size)
-    return run.model.batch(run.config.batch_size, run.done)
+def _draw(run: Run) -> Batch:
+    size = run.config.batch_size
+    return run.transitions.sample(size) if run.model is None else run.model.batch(size)
+
+
+def _draw_values(folder: Path) -> None:
+    # Here, as a run without evaluation needs no matplotlib.
+    from trajplan.evaluation.value_picture import PICTURE, save_value_picture
+
+    save_value_picture(read_metrics(folder), folder / PICTURE)
 
 
 def _announce(run: Run) -> None:
@@ -240,50 +219,6 @@ def _evaluation(run: Run) -> dict[str, float]:
         return values | (run.model.returns() if run.model is not None else {})
 
 
-def _cosine(rate: float, update: int, updates: int) -> float:
-    return rate * 0.5 * (1 + math.cos(math.pi * update / updates))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _save(run: Run) -> None:
-    _save_state(run)
-    checkpoint.save_model(run.folder, checkpoint.weights_of(run.method, run.scaling))
-
-
-def _save_state(run: Run) -> Path:
-    weights = checkpoint.weights_of(run.method, run.scaling)
-    moments = checkpoint.moments_of(run.method.optimizers)
-    # Large, and of no use to a run that is over.
-    if run.model is not None and run.done < run.config.updates:
-        moments |= {f"{MODEL}{name}": value for name, value in run.model.state().items()}
-    about = run.about | {"update": run.done, "seconds": run.seconds}
-    return state.save_state(run.folder / STATES, weights, moments, checkpoint.random_states(run.device), about)
-
-
-def _restore(run: Run, step: Path) -> None:
-    about = read_json(step / "state.json")
-    weights, moments, random = (read_tensors(step / name) for name in state.FILES)
-    checkpoint.restore_weights(step / state.FILES[0], weights, run.method, run.policy.info)
-    rollouts = {name: moments.pop(name) for name in list(moments) if name.startswith(MODEL)}
-    try:
-        checkpoint.restore_moments(run.method.optimizers, moments)
-        if run.model is not None and rollouts:
-            run.model.restore({name.removeprefix(MODEL): value for name, value in rollouts.items()})
-        checkpoint.restore_random_states(random, run.device)
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{step} does not fit the method, or was written on another kind of device: {error}."
-        ) from None
-    run.done, run.seconds = about["update"], about["seconds"]
-    # The run may have been killed between writing its state and its model.
-    if run.done:
-        checkpoint.save_model(run.folder, weights)
-
-
 def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunConfig) -> None:
     before, settings, run = checkpoint.saved_settings(folder)
     if name != before:
@@ -291,10 +226,3 @@ def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunCo
     changed = changes(config, settings) + changes(run_config, run, FREE_ON_RESUME)
     if changed:
         raise CheckpointError(f"{folder} cannot be resumed with other settings: {'; '.join(changed)}.")
-
-
-def _fingerprint(dataset: OfflineDataset) -> str:
-    digest = hashlib.sha256()
-    for array in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminations, dataset.offsets):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     run_config = replace(run_config, **given(args, RunConfig))
     if args.resume and not continued:
         print(f"{output} holds no run yet: starting from the beginning.")
-    evaluate = _evaluation(dataset, settings, run_config, output) if run_config.eval_every else None
+    evaluate = _evaluation(dataset, settings, run_config) if run_config.eval_every else None
     result = train(
         dataset,
         output,
@@ -80,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
         evaluate=evaluate,
         device=args.device,
     )
-    _draw_values(output)
     if result.interrupted:
         print(
             f"Stopped after {result.updates} updates, saved. Resume with: "
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluation(dataset: "OfflineDataset", settings: Any, config: RunConfig, output: Path) -> "Evaluate":
+def _evaluation(dataset: "OfflineDataset", settings: Any, config: RunConfig) -> "Evaluate":
     """What the trainer calls now and then: episodes in the dataset's environment, checked here once.
 
     Raises:
@@ -123,16 +122,7 @@ def _evaluation(dataset: "OfflineDataset", settings: Any, config: RunConfig, out
         mean = float(np.mean([episode.total_reward for episode in episodes]))
         length = float(np.mean([episode.length for episode in episodes]))
         score = info.normalized_score(mean)
-        # This evaluation is in the next picture: its line of metrics.jsonl is still to be written.
-        _draw_values(output)
         numbers = {"return": mean, "length": length} | ({} if score is None else {"score": float(score)})
         return numbers | check.numbers(episodes)
 
     return measure
-
-
-def _draw_values(output: Path) -> None:
-    from trajplan.evaluation.value_picture import PICTURE, save_value_picture
-    from trajplan.training.metrics import read_metrics
-
-    save_value_picture(read_metrics(output), output / PICTURE)
