@@ -143,5 +143,5 @@ def test_advantage_weights_are_clipped(method):
         _, metrics = made.actor_loss(batch, torch.full((len(DATA),), 10.0))
     else:
         made = AWAC(dimensions, AWACConfig(temperature=1e-6, max_weight=7.0, **FAST))
-        _, metrics = made.actor_loss(batch)
+        _, metrics = made.actor_loss(batch, torch.full((len(DATA),), 10.0))
     assert 0 < metrics["actor/weight_mean"] <= 7

@@ -47,19 +47,17 @@ class AWAC(nn.Module):
             "critic": adam(self.critic.parameters(), config.critic_learning_rate),
         }
 
-    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Squared error of both Q(s, a) on r + discount (1 - d) Q_target(s', a' ~ pi)."""
+    def critic_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
+        """Squared error of both Q(s, a) (2, B) on r + discount (1 - d) Q_target(s', a' ~ pi)."""
         with torch.no_grad():
             next_q, _ = value_and_entropy(self.target, self.policy, batch.next_observations)
             targets = batch.rewards + self.config.discount * torch.where(batch.terminations, 0.0, next_q)
-        q = self.critic(batch.observations, batch.actions)
         loss = (q - targets).square().mean(-1).sum()
         return loss, {"critic/loss": loss.detach(), "critic/q_mean": q.detach().mean()}
 
-    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Log-likelihood of the data's actions weighted by exp(A / lambda), A = Q(s, a) - Q(s, a ~ pi)."""
+    def actor_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
+        """Log-likelihood of the data's actions weighted by exp(A / lambda), A = Q(s, a) (B,) - Q(s, a ~ pi)."""
         with torch.no_grad():
-            q = self.critic(batch.observations, batch.actions).amin(0)
             advantages = q - value_and_entropy(self.critic, self.policy, batch.observations)[0]
             weights = torch.exp(advantages / self.config.temperature).clamp(max=self.config.max_weight)
         loss = -(weights * self.policy.log_prob(batch.observations, batch.actions)).mean()
@@ -67,11 +65,11 @@ class AWAC(nn.Module):
         return loss, {"actor/loss": loss.detach()} | metrics
 
     def update(self, batch: Batch) -> Metrics:
-        """One step of both Q, then of the policy on them, then of the target critic."""
-        loss, critic_metrics = self.critic_loss(batch)
-        step(loss, self.optimizers["critic"])
-        loss, actor_metrics = self.actor_loss(batch)
-        step(loss, self.optimizers["actor"])
+        """One step of both Q and of the policy, from one pass of Q(s, a), then of the target critic."""
+        q = self.critic(batch.observations, batch.actions)
+        critic_loss, critic_metrics = self.critic_loss(batch, q)
+        actor_loss, actor_metrics = self.actor_loss(batch, q.detach().amin(0))
+        step(critic_loss + actor_loss, *self.optimizers.values())
         polyak_update(self.target, self.critic, self.config.target_rate)
         return critic_metrics | actor_metrics
 
