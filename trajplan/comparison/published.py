@@ -36,7 +36,7 @@ BEST_TENTH = "BC-10 %"
 
 _PAPER = "Janner, Li, Levine 2021 (Trajectory Transformer), mean of 15 runs"
 _FREE = "CORL (Tarasov et al. 2022), last checkpoint, mean of 4 seeds"
-_MODEL = "OfflineRL-Kit (Sun 2023), mean of 4 seeds"
+_KIT = "OfflineRL-Kit (Sun 2023), mean of 4 seeds"
 
 _TABLES: list[tuple[str, tuple[str, ...], dict[str, tuple[float, ...]]]] = [
     (
@@ -74,15 +74,18 @@ _TABLES: list[tuple[str, tuple[str, ...], dict[str, tuple[float, ...]]]] = [
         },
     ),
     (
-        _MODEL,
-        ("MOPO", "COMBO"),
+        _KIT,
+        ("CQL", "IQL", "MOPO", "COMBO"),
         {
-            "halfcheetah-medium": (72.4, 71.9),
-            "hopper-medium": (62.8, 84.7),
-            "walker2d-medium": (84.1, 83.9),
-            "halfcheetah-medium-replay": (72.1, 66.5),
-            "hopper-medium-replay": (92.7, 90.1),
-            "walker2d-medium-replay": (85.9, 89.4),
+            "halfcheetah-medium": (49.4, 47.4, 72.4, 71.9),
+            "hopper-medium": (59.1, 65.7, 62.8, 84.7),
+            "walker2d-medium": (83.6, 81.1, 84.1, 83.9),
+            "halfcheetah-medium-replay": (47.0, 44.2, 72.1, 66.5),
+            "hopper-medium-replay": (98.6, 94.8, 92.7, 90.1),
+            "walker2d-medium-replay": (71.3, 77.3, 85.9, 89.4),
+            "halfcheetah-medium-expert": (93.0, 88.0, 83.6, 98.2),
+            "hopper-medium-expert": (111.4, 106.2, 74.6, 108.8),
+            "walker2d-medium-expert": (109.8, 108.3, 108.2, 110.0),
         },
     ),
 ]
