@@ -104,7 +104,7 @@ def test_published_scores_stand_beside_ours_and_are_marked(info, cells):
     text = render(info, load_results(cells), {}, "trajplan compare")
     page = Page(text)
     start = page.texts.index("iql", page.texts.index("Scores"))
-    assert page.texts[start + 7] == "97.4"
+    assert page.texts[start + 7] == "97.4, 94.8"
     assert "published, other data *" in page.texts
     assert "Other data." in page.texts
     assert "Reported on D4RL's hopper-medium-replay-v2, which is other data" in text
