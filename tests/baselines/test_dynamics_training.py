@@ -1,11 +1,15 @@
 """The ensemble on a linear system with Gaussian noise, whose every answer is known."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from trajplan.baselines import model_errors
 from trajplan.baselines.model_errors import held_out_errors, rank_correlation
+from trajplan.baselines.model_report import report_figure
 from trajplan.baselines.model_settings import ModelBasedConfig
 from trajplan.baselines.model_training import (
     PROGRESS,
@@ -236,9 +240,8 @@ class Perfect:
 
 def test_errors_of_a_perfect_model_are_its_noise_and_its_gaussians_are_calibrated(linear):
     errors = held_out_errors(Perfect(), linear, np.arange(40), fit_scaling(linear, True), 4)
-    assert errors["starts"] == 40 * 47
     lines = errors["k_step"]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [(line["step"], line["starts"]) for line in lines] == [(1, 2000), (2, 1960), (3, 1920), (4, 1880)]
     # The mean norm of the noise, and its median, by simulation.
     norms = np.linalg.norm(NOISE * np.random.default_rng(1).normal(size=(100_000, 3)), axis=1)
     assert lines[0]["error_mean"] == pytest.approx(norms.mean(), rel=0.05)
@@ -259,8 +262,7 @@ def test_errors_of_more_steps_follow_the_recorded_actions_within_an_episode():
     dataset = OfflineDataset.from_episodes(episodes, id="x", action_space=spaces.Box(-2, 2, (1,)))
     chosen, scaling = np.array([0, 2, 4]), fit_scaling(dataset, False)
     exact = held_out_errors(Perfect(), dataset, chosen, scaling, 99)
-    assert exact["starts"] == 3
-    assert len(exact["k_step"]) == 10
+    assert [line["starts"] for line in exact["k_step"]] == list(range(30, 0, -3))
     # Growing rounding aside: the system itself is unstable.
     assert all(line["error_mean"] < 1e-2 for line in exact["k_step"])
     shifted = held_out_errors(Perfect(off=0.1), dataset, chosen, scaling, 3)["k_step"]
@@ -269,6 +271,33 @@ def test_errors_of_more_steps_follow_the_recorded_actions_within_an_episode():
         change = LINEAR[:, :2] @ moved + off
         moved = moved + change[:2]
         assert line["error_mean"] == pytest.approx(np.linalg.norm([*moved, change[2]]), rel=1e-2)
+
+
+def test_one_step_errors_are_of_every_place_in_an_episode_and_longer_ones_of_the_rows_that_reach_so_far():
+    episodes = [episode for length in (1, 2, 5) for episode in system(1, length, noise=np.zeros(3))]
+    for episode in episodes:
+        episode["rewards"][-1] += 100
+    dataset = OfflineDataset.from_episodes(episodes, id="x", action_space=spaces.Box(-2, 2, (1,)))
+    errors = held_out_errors(Perfect(), dataset, np.arange(3), fit_scaling(dataset, False), 10)
+    lines = errors["k_step"]
+    assert [line["starts"] for line in lines] == [8, 5, 3, 2, 1]
+    # The three last transitions are off by 100: of 8 one-step errors, of 5 two-step errors two, of 3 and less one.
+    expected = [300 / 8, 200 / 5, 100 / 3, 100 / 2, 100]
+    assert [line["error_mean"] for line in lines] == pytest.approx(expected, rel=1e-3)
+    assert errors["calibration"]["coverage"] == pytest.approx([21 / 24] * 10)
+    assert max(errors["reliability"]["max-deviation"]["error"]) == pytest.approx(100, rel=1e-3)
+    assert lines[-1]["rank_correlation"] == {"max-deviation": None, "disagreement": None}
+    report_figure({"held_out": errors, "returns": []}).savefig(io.BytesIO())
+    shortest = held_out_errors(Perfect(), dataset, np.array([0]), fit_scaling(dataset, False), 10)
+    assert len(shortest["k_step"]) == 1
+    report_figure({"held_out": shortest, "returns": []}).savefig(io.BytesIO())
+
+
+def test_errors_are_of_a_limited_number_of_rows_spread_evenly(linear, monkeypatch):
+    monkeypatch.setattr(model_errors, "STARTS", 100)
+    lines = held_out_errors(Perfect(), linear, np.arange(40), fit_scaling(linear, True), 50)["k_step"]
+    assert lines[0]["starts"] == 100
+    assert lines[25]["starts"] == pytest.approx(50, abs=3)
 
 
 def test_rank_correlations_by_hand():

@@ -29,34 +29,37 @@ def held_out_errors(
 
     The model is followed by the mean of the elites' means, without noise. The error of step k is the norm of
     (state, reward) predicted minus recorded, in the environment's units; the uncertainty is the sum of that of
-    steps 1 to k.
+    steps 1 to k. Step k is measured from the states with k transitions of their episode ahead: one step from all of
+    them, an episode's last transition among them.
 
     Args:
         dynamics: on the scaling's device.
         dataset: untransformed.
         episodes: those held out.
         scaling: of the run.
-        steps: how far to follow; fewer if no held-out episode is as long.
+        steps: how far to follow; fewer if no state has as many transitions ahead.
 
     Returns:
-        JSON-able: `k_step`, a list by step of mean and median error, error relative to the data's deviations, and
-        the rank correlation by kind of uncertainty; `reliability` by kind, mean uncertainty and root mean squared
-        error in bins of equally many one-step predictions; `calibration`, how many of the recorded values lie within
-        the central intervals of each level.
+        JSON-able: `k_step`, a list by step of the number of states, mean and median error, error relative to the
+        data's deviations, and the rank correlation by kind of uncertainty; `reliability` by kind, mean uncertainty
+        and root mean squared error in bins of equally many one-step predictions; `calibration`, how many of the
+        recorded values lie within the central intervals of each level.
     """
     device = scaling.mean.device
-    steps = min(steps, int(dataset.lengths[episodes].max()))
-    rows, first = _starts(dataset, episodes, steps)
-    observations = torch.from_numpy(np.asarray(dataset.observations)[first[:, None] + np.arange(steps + 1)]).to(device)
-    transitions = rows[:, None] + np.arange(steps)
-    recorded = torch.from_numpy(np.asarray(dataset.actions)[transitions]).to(device)
-    actions = scaling.environment_actions(scaling.actions(recorded))
-    rewards = torch.from_numpy(np.asarray(dataset.rewards)[transitions]).to(device)
-    states, doubts = observations[:, 0], torch.zeros(len(KINDS), len(rows), device=device)
+    rows, first, ahead = _starts(dataset, episodes)
+    states = _taken(dataset.observations, first, device)
+    doubts = torch.zeros(len(KINDS), len(rows), device=device)
     lines = []
-    for step in range(steps):
-        prediction = dynamics.predict(states, actions[:, step], dynamics.elites)
-        truth = torch.cat([observations[:, step + 1] - states, rewards[:, step, None]], dim=-1)
+    for step in range(min(steps, int(ahead.max()))):
+        kept = ahead > step
+        rows, first, ahead = rows[kept], first[kept], ahead[kept]
+        inside = torch.from_numpy(kept).to(device)
+        states, doubts = states[inside], doubts[:, inside]
+        actions = scaling.environment_actions(scaling.actions(_taken(dataset.actions, rows + step, device)))
+        following = _taken(dataset.observations, first + step + 1, device)
+        rewards = _taken(dataset.rewards, rows + step, device)
+        prediction = dynamics.predict(states, actions, dynamics.elites)
+        truth = torch.cat([following - states, rewards[:, None]], dim=-1)
         mean = prediction.mean.mean(0)
         error = (truth - mean).norm(dim=-1)
         relative = ((truth - mean) / _spread(dynamics)).square().mean().sqrt()
@@ -68,6 +71,7 @@ def held_out_errors(
         lines.append(
             {
                 "step": step + 1,
+                "starts": len(rows),
                 "error_mean": error.mean().item(),
                 "error_median": error.median().item(),
                 "error_relative": relative.item(),
@@ -75,7 +79,7 @@ def held_out_errors(
             }
         )
         states = (states + mean[:, :-1]).clamp(dynamics.low[:-1], dynamics.high[:-1])
-    return {"starts": len(rows), "k_step": lines, "reliability": reliability, "calibration": calibration}
+    return {"k_step": lines, "reliability": reliability, "calibration": calibration}
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float | None:
@@ -91,14 +95,17 @@ def _ranks(values: Tensor) -> np.ndarray:
     return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
 
 
-def _starts(dataset: OfflineDataset, episodes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `STARTS` rows, evenly spread, with `steps` transitions of their episode ahead; of actions, observations."""
-    lengths, offsets = dataset.lengths[episodes], dataset.offsets[episodes]
-    spans = [np.arange(max(0, length - steps + 1)) for length in lengths]
-    rows = np.concatenate([offset + span for offset, span in zip(offsets, spans, strict=True)])
-    before = np.repeat(episodes, [len(span) for span in spans])
+def _starts(dataset: OfflineDataset, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Up to `STARTS` rows, evenly spread: of actions, of observations, and how many transitions are ahead in each."""
+    lengths = dataset.lengths[episodes]
+    rows = np.concatenate([np.arange(*dataset.offsets[[episode, episode + 1]]) for episode in episodes])
+    before, ends = np.repeat(episodes, lengths), np.repeat(dataset.offsets[episodes] + lengths, lengths)
     chosen = np.unique(np.linspace(0, len(rows) - 1, STARTS).round().astype(np.int64))
-    return rows[chosen], (rows + before)[chosen]
+    return rows[chosen], (rows + before)[chosen], (ends - rows)[chosen]
+
+
+def _taken(values: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(values)[rows]).to(device)
 
 
 def _spread(dynamics: DynamicsEnsemble) -> Tensor:
