@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import takewhile
 
 from trajplan import __version__
 from trajplan.errors import TrajplanError
@@ -33,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = import_module(f"trajplan.commands.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        words = ["trajplan", *takewhile(lambda word: not word.startswith("-"), argv), "--help"]
+        parser.error(f"unknown: {shlex.join(unknown)}; see {shlex.join(words)}")
     try:
         return int(args.run(args) or 0)
     except TrajplanError as error:

@@ -62,19 +62,18 @@ def load_policy(
     revision: str | None = None,
 ) -> "Policy":
     """The same policy for many environments at once; arguments and errors as in `load`."""
-    import torch
-
     from trajplan.baselines.checkpoint import load_baseline
+    from trajplan.devices import choose_device
     from trajplan.planners.controller import TrajectoryController
     from trajplan.training.checkpoint import load_model_folder
 
     folder = checkpoint_folder(path_or_id, revision)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on = choose_device(device)
     if is_baseline(folder):
         if planner is not None:
             raise ConfigError(f"{path_or_id} is a baseline, which does not plan: planner settings do not apply to it.")
-        return load_baseline(folder, device)
-    loaded = load_model_folder(folder, device)
+        return load_baseline(folder, on)
+    loaded = load_model_folder(folder, on)
     return TrajectoryController(loaded.model, loaded.tokenizer, loaded.info, planner or loaded.planner_config)
 
 

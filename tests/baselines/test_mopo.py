@@ -40,7 +40,10 @@ def assert_same_run(one, other):
         assert not (folder / "training_state" / PROGRESS).exists()
     lines = ([{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(f)] for f in (one, other))
     assert next(lines) == next(lines)
-    assert json.loads((one / "model_report.json").read_text()) == json.loads((other / "model_report.json").read_text())
+    reports = [json.loads((folder / "model_report.json").read_text()) for folder in (one, other)]
+    for report in reports:
+        assert report["training"].pop("seconds") > 0
+    assert reports[0] == reports[1]
     for name in ("model.safetensors", "dynamics.safetensors"):
         a, b = (load_file(folder / name) for folder in (one, other))
         assert all(torch.equal(a[key], b[key]) for key in a | b)
@@ -93,7 +96,13 @@ def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, sm
     changed = dataclasses.replace(walks, rewards=walks.rewards + 1)
     with pytest.raises(CheckpointError, match="content of the dataset has changed"):
         run(changed, broken, config, settings, evaluate=ten, resume=True)
+    (broken / "training_state" / PROGRESS).replace(tmp_path / "progress")
+    parts = load_file(tmp_path / "progress")
+    save_file(parts | {"seconds": parts["seconds"] + 1000}, broken / "training_state" / PROGRESS)
     run(walks, broken, config, settings, evaluate=ten, resume=True)
+    # The time of the process that was stopped counts.
+    assert 1000 < read_metrics(broken)[0]["seconds"] < 1060
+    assert json.loads((broken / "model_report.json").read_text())["training"]["seconds"] > 1000
     assert_same_run(tmp_path / "whole", broken)
 
 

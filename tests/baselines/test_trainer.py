@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from trajplan.baselines.checkpoint import load_baseline
 from trajplan.baselines.registry import METHODS
@@ -252,3 +252,14 @@ def test_cloning_learns_the_datas_actions(quick, small, tmp_path):
     run(dataset, tmp_path, "bc", config, quick(updates=300, batch_size=64))
     learned = load_baseline(tmp_path).act(path[:-1], np.zeros(200), np.arange(200))
     assert np.abs(learned - actions).max() < 0.08
+
+
+def test_a_run_of_a_gpu_is_not_taken_for_one_of_the_cpu(walks, small, quick, tmp_path):
+    run(walks, tmp_path, "iql", small("iql"), quick(updates=8, eval_every=0))
+    for path in (tmp_path / "training_state").glob("step-*/random.safetensors"):
+        save_file(load_file(path) | {"device": torch.zeros(16, dtype=torch.uint8)}, path)
+        state = json.loads((path.parent / "state.json").read_text())
+        state["sizes"][path.name] = path.stat().st_size
+        (path.parent / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="was written on another kind of device: .*random states of cpu, device"):
+        run(walks, tmp_path, "iql", small("iql"), quick(updates=8, eval_every=0), resume=True)

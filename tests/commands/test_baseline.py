@@ -92,6 +92,23 @@ def test_training_evaluates_and_writes_a_whole_folder(trained):
     )
 
 
+def test_reported_returns_are_the_environments_whatever_training_sees_of_rewards(pendulum, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["--dataset", "x", "--output", str(folder), "--eval-episodes", "1", *SHORT]
+    assert main(["baseline", "iql", *arguments, "--reward-transform", "times-ten-minus-five"]) == 0
+    (line,) = read_metrics(folder)
+    controller, env = trajplan.load(folder, device="cpu"), pendulum.info.make_env()
+    observation, _ = env.reset(seed=0)
+    controller.reset(seed=0)
+    rewards = []
+    for _ in range(6):
+        observation, reward, *_ = env.step(controller.act(observation, rewards[-1] if rewards else None))
+        rewards.append(reward)
+    assert line["evaluation/return"] == pytest.approx(sum(rewards), rel=1e-6)
+    seen = sum(0.99**step * (10 * reward - 5) for step, reward in enumerate(rewards))
+    assert line["evaluation/discounted_return"] == pytest.approx(seen, rel=1e-5)
+
+
 def test_the_folder_loads_as_a_controller(trained):
     controller = trajplan.load(trained, device="cpu")
     env = controller.info.make_env()
@@ -148,6 +165,7 @@ def test_resume_takes_the_runs_settings_and_refuses_others(folder, capsys):
         (["iql", "--dataset", "x", "--output", "OUT", "--expectile", "1.5"], "expectile is 1.5; it must lie"),
         (["bc", "--dataset", "x", "--output", "OUT", "--best-episodes", "0"], "best_episodes is 0.0; it must lie"),
         (["iql", "--dataset", "x", "--output", "OUT", "--seed", "-1"], "seed is -1; it must be 0 or more"),
+        (["iql", "--dataset", "x", "--output", "OUT", "--device", "graphics"], "There is no device 'graphics' here"),
     ],
 )
 def test_bad_input_is_refused_before_training(arguments, message, tmp_path, capsys):
@@ -160,7 +178,7 @@ def test_bad_input_is_refused_before_training(arguments, message, tmp_path, caps
 def test_unknown_methods_and_options_are_named(capsys):
     for arguments, message in (
         (["ppo"], "'ppo' (choose from"),
-        (["bc", "--output", "x", "--expectile", "1"], "--expectile"),
+        (["bc", "--output", "x", "--expectile", "1"], "unknown: --expectile 1; see trajplan baseline bc --help"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["baseline", *arguments])

@@ -152,7 +152,7 @@ def test_reference_scores_can_be_overridden(cartpole, capsys):
 
 def test_other_environment_is_checked_before_anything_runs(cartpole, capsys):
     assert run(cartpole, "--env", "Pendulum-v1") == 2
-    assert "Pendulum-v1 does not fit the checkpoint" in capsys.readouterr().err
+    assert "Pendulum-v1 does not fit dataset" in capsys.readouterr().err
     assert run(cartpole, "--env", "Nowhere-v0") == 2
     assert "Nowhere-v0" in capsys.readouterr().err
     assert not (cartpole / "evaluation.json").exists()

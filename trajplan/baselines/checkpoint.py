@@ -102,16 +102,23 @@ def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, i
     Raises:
         CheckpointError: naming `path`, if the weights are of another method or other sizes.
     """
+    differs = _difference(weights, weights_of(method, Scaling.of(info)))
+    if differs:
+        raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")
     networks = dict(weights)
-    try:
-        mean, deviation = (networks.pop(name) for name in STATISTICS)
-        method.load_state_dict(networks)
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not fit its config.json or is damaged: {reason}") from None
-    if mean.shape != (info.observation_dim,) or deviation.shape != mean.shape:
-        raise CheckpointError(f"{path} has statistics of other observations than dataset.json.")
+    mean, deviation = (networks.pop(name) for name in STATISTICS)
+    method.load_state_dict(networks)
     return Scaling.of(info, mean, deviation)
+
+
+def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that is missing, of another shape or one too many."""
+    for name, tensor in expected.items():
+        if name not in found:
+            return f"it has no {name}"
+        if found[name].shape != tensor.shape:
+            return f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+    return next((f"it has a {name}, which the method has not" for name in found if name not in expected), None)
 
 
 def moments_of(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -142,6 +149,8 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Put what `random_states` gave back; KeyError if it is of another kind of device."""
+    if states.keys() != random_states(device).keys():
+        raise KeyError(f"random states of {', '.join(states)}, on {device.type}")
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["device"], device)

@@ -40,12 +40,14 @@ class LearnedModel:
         method: soft actor-critic or one built on it.
         starts: (n, S) first observations of episodes of the data, in the environment's units.
         horizon: steps of an episode in the model that does not end before.
+        seconds: that the model's training took, in all processes.
     """
 
     rollouts: ModelRollouts
     method: SAC
     starts: Tensor
     horizon: int
+    seconds: float = 0.0
 
     def roll_out(self, update: int) -> None:
         """Roll out anew before an update where that is due."""
@@ -143,6 +145,7 @@ def prepare_model(
         errors = held_out_errors(dynamics, dataset, episodes[1], scaling, max(REPORTED_STEPS, config.rollout_length))
         about = {
             "epochs": len(trained.history) - 1,
+            "seconds": round(trained.seconds, 3),
             "elites": dynamics.elites.tolist(),
             "held_out_losses": trained.history.tolist(),
             "held_out_episodes": len(episodes[1]),
@@ -157,7 +160,8 @@ def prepare_model(
     spec = dataset.info.env_spec
     horizon = (spec.max_episode_steps if spec is not None else None) or int(dataset.lengths.max())
     rollouts = ModelRollouts(dynamics, scaling, transform, transitions, config)
-    return LearnedModel(rollouts, method, starts.to(scaling.mean.device), horizon)
+    seconds = read_json(folder / REPORT)["training"]["seconds"]
+    return LearnedModel(rollouts, method, starts.to(scaling.mean.device), horizon, seconds)
 
 
 def load_dynamics(folder: Path) -> DynamicsEnsemble:

@@ -7,6 +7,7 @@ what comes after it draws the same random numbers.
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +51,13 @@ class Trained:
         history: held-out loss of every member before the first epoch and after each, (epochs + 1, M).
         contradictions: recorded transitions where the environment's rule says otherwise about the end of the episode;
             None where no rule is known.
+        seconds: that the epochs took, in all processes.
     """
 
     ensemble: DynamicsEnsemble
     history: Tensor
     contradictions: int | None
+    seconds: float
 
 
 def model_split(
@@ -146,6 +149,7 @@ def train_ensemble(
             learner.restore(folder / PROGRESS, device)
         else:
             learner.measure(held_out)
+        started = time.perf_counter() - learner.seconds
         while learner.goes_on():
             with Bar(0, math.ceil(rows / config.model_batch_size), visible, leave=False) as bar:
                 for index in _batches(samples, config.model_batch_size):
@@ -154,9 +158,10 @@ def train_ensemble(
                     if stopped():
                         return None
                 learner.measure(held_out)
+                learner.seconds = time.perf_counter() - started
                 learner.save(folder / PROGRESS, device)
                 bar.write(learner.line())
-        return Trained(learner.result(), torch.stack(learner.history), against)
+        return Trained(learner.result(), torch.stack(learner.history), against, learner.seconds)
 
 
 def contradictions(ensemble: DynamicsEnsemble, tables: Iterable[Table]) -> int | None:
@@ -169,7 +174,7 @@ def contradictions(ensemble: DynamicsEnsemble, tables: Iterable[Table]) -> int |
 
 
 class Learner:
-    """The ensemble in training: its optimiser, each member's best weights, and the held-out losses so far."""
+    """The ensemble in training: optimiser, each member's best weights, held-out losses and seconds so far."""
 
     def __init__(self, ensemble: DynamicsEnsemble, config: ModelBasedConfig) -> None:
         self.ensemble, self.config = ensemble, config
@@ -178,7 +183,7 @@ class Learner:
         self.best = {name: value.detach().clone() for name, value in ensemble.named_parameters()}
         self.best_losses = torch.full((config.model_members,), torch.inf)
         self.history: list[Tensor] = []
-        self.idle = 0
+        self.idle, self.seconds = 0, 0.0
 
     def announce(self, data: Table, held_out: Table, against: int | None) -> None:
         """Say what is trained, on what, and what ends an episode in it; `against` is of `contradictions`."""
@@ -245,6 +250,7 @@ class Learner:
     def save(self, path: Path, device: torch.device) -> None:
         """Write all that the next epoch needs."""
         parts = {"history": torch.stack(self.history), "best_losses": self.best_losses, "idle": torch.tensor(self.idle)}
+        parts |= {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
         parts |= {f"weights/{name}": value for name, value in self.ensemble.named_parameters()}
         parts |= {f"best/{name}": value for name, value in self.best.items()}
         parts |= {f"random/{name}": value for name, value in random_states(device).items()}
@@ -260,7 +266,7 @@ class Learner:
         parts = read_tensors(path)
         try:
             self.history, self.best_losses = list(parts["history"]), parts["best_losses"]
-            self.idle = int(parts["idle"])
+            self.idle, self.seconds = int(parts["idle"]), float(parts["seconds"])
             for name, value in self.ensemble.named_parameters():
                 value.copy_(parts[f"weights/{name}"])
                 self.best[name].copy_(parts[f"best/{name}"])

@@ -25,10 +25,12 @@ from trajplan.baselines.registry import method_named
 from trajplan.baselines.run_state import Evaluate, Run, fingerprint_of, restore, save, save_checkpoint
 from trajplan.baselines.scaling import fit_scaling, reward_transform, scaled_dataset, training_episodes
 from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
+from trajplan.baselines.terminals import check_terminals
 from trajplan.baselines.updates import Updates
 from trajplan.config import changes
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.transitions import Batch
+from trajplan.devices import choose_device
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.networks import Dimensions
 from trajplan.training import state
@@ -38,6 +40,7 @@ from trajplan.training.interrupt import Interrupt
 from trajplan.training.metrics import MetricsFile, read_metrics
 from trajplan.training.result import TrainResult
 from trajplan.training.resume import STATES, check_same_dataset, check_same_state, holds_run, refuse_existing
+
 
 def train(
     dataset: OfflineDataset,
@@ -66,16 +69,18 @@ def train(
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data.
-        ConfigError: for an unknown method, or one that does not fit the dataset's actions.
+        ConfigError: for an unknown method or device, or a method that does not fit the dataset's actions.
+        DataError: for a dataset that the method cannot learn from.
         TrajplanError: if a metric is not finite; nothing is saved then.
     """
-    folder = Path(output)
+    folder, on = Path(output), choose_device(device)
     entry = method_named(name)
     method_class = entry.method_class(dataset.info)
     scaling = fit_scaling(dataset, run_config.standardize)
     scale, shift = reward_transform(dataset, run_config.reward_transform)
     episodes, seed = training_episodes(dataset, run_config), run_config.seed
     # Here already, so that a dataset that does not allow it is refused before anything is written.
+    check_terminals(dataset, config)
     split = model_split(dataset, episodes, config, seed) if isinstance(config, ModelBasedConfig) else None
     continued = resume and holds_run(folder)
     if continued:
@@ -83,7 +88,6 @@ def train(
         _check_same_settings(folder, name, config, run_config)
     else:
         refuse_existing(folder)
-    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     seen = scaled_dataset(dataset, scaling, scale, shift)
     discount = config.discount if entry.returns else None
     transitions = seen.transitions(episodes=episodes, device=on, discount=discount)
@@ -104,7 +108,6 @@ def train(
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
     state.clean(folder / STATES)
     with Interrupt() as interrupt:
-        started = time.perf_counter()
         if split is not None:
             if not step:
                 # Ties the model, which takes a while, to the content of the dataset.
@@ -115,10 +118,10 @@ def train(
             )  # fmt: skip
             if run.model is None:
                 return TrainResult(0, True)
-        modelled = time.perf_counter() - started
         if step:
             restore(run, step)
-        run.seconds += modelled
+        if run.model is not None and not run.done:
+            run.seconds = run.model.seconds
         result = _loop(run, interrupt, progress)
     if run.model is not None:
         draw_report(folder)

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.baselines.trainer import train
     from trajplan.card import write_card
     from trajplan.data.dataset import OfflineDataset
+    from trajplan.devices import choose_device
 
+    choose_device(args.device)
     output: Path = args.output
     dataset_id, continued = dataset_of_run(args)
     dataset = OfflineDataset.from_minari(dataset_id)

@@ -9,6 +9,7 @@ from trajplan.baselines.model_training import model_split
 from trajplan.baselines.presets import preset_for as baseline_preset_for
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import fit_scaling, reward_transform, training_episodes
+from trajplan.baselines.terminals import check_terminals
 from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
@@ -41,6 +42,7 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         replace(config, **{name: value for name, value in training.items() if hasattr(config, name)})
         for config in baseline_preset_for(method, dataset.info)
     )
+    check_terminals(dataset, config)
     fit_scaling(dataset, run.standardize)
     reward_transform(dataset, run.reward_transform)
     if isinstance(config, ModelBasedConfig):

@@ -61,8 +61,8 @@ def check_environment(env: gymnasium.Env, info: DatasetInfo) -> None:
     if differs:
         name = env.spec.id if env.spec else type(env.unwrapped).__name__
         raise ConfigError(
-            f"environment {name} does not fit the checkpoint, which was trained on dataset {info.id}: {differs}; "
-            "name the right environment by --env."
+            f"environment {name} does not fit dataset {info.id}, which the policy learns from: {differs}; name the "
+            "right environment by --env, or correct the one that the dataset names."
         )
 
 

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from trajplan.devices import choose_device
+from trajplan.errors import ConfigError
+
+
+def test_a_device_is_chosen_by_name_or_by_what_is_there():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["graphics", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused_in_one_sentence(name):
+    with pytest.raises(ConfigError, match=f"^There is no device '{name}' here .*; give --device cpu") as refused:
+        choose_device(name)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.gpu
+def test_a_gpu_chosen_by_number_is_the_current_one():
+    last = torch.cuda.device_count() - 1
+    choose_device(f"cuda:{last}")
+    assert torch.cuda.current_device() == last

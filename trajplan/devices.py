@@ -1,0 +1,25 @@
+"""Where to compute."""
+
+import torch
+
+from trajplan.errors import ConfigError
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of a name such as `cpu` or `cuda:1`, made the current one; None: a GPU if there is one.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"There is no device {name!r} here ({reason}); give --device cpu, or leave it out.") from None
+    device = torch.device(name)
+    if device.index is not None and device.type == "cuda":
+        # Streams and graphs belong to the current device.
+        torch.cuda.set_device(device)
+    return device
