@@ -75,7 +75,7 @@ def test_soft_actor_critic_overestimates_and_conservative_q_learning_does_not(da
     # It walks off the cliff, to -10 / (1 - discount), and expects more of it than of anything in the data.
     assert earned < -40
     assert predicted > 10 * 0.3 / (1 - DISCOUNT)
-    predicted, earned = values(dataset, tmp_path / "cql", "cql", CQLConfig(alpha=1.0, **same))
+    predicted, earned = values(dataset, tmp_path / "cql", "cql", CQLConfig(alpha=0.3, **same))
     # It stays with the best of the data, and promises somewhat less than it keeps.
-    assert earned > 5
-    assert earned - 10 < predicted < earned
+    assert earned > 10
+    assert 0.6 * earned < predicted < earned

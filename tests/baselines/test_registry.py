@@ -63,8 +63,8 @@ def test_terminals_cut_the_bootstrap_and_nothing_else_does(name, kind, data, sma
         assert same(one, other) == (ended or name in WITHOUT_BOOTSTRAP)
 
 
-@every_method
-def test_time_limits_are_no_ends(name, kind, data):
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_a_batch_does_not_tell_a_time_limit_from_the_middle_of_an_episode(kind, data):
     transitions = scaled_dataset(data[kind], fit_scaling(data[kind], True), 1.0, 0.0).transitions()
     batch = transitions.gather(torch.arange(len(transitions)))
     assert torch.equal(batch.terminations, torch.from_numpy(np.array(data[kind].terminations)))

@@ -12,6 +12,7 @@ from trajplan.models.networks import Dimensions
 from trajplan.training.metrics import read_metrics
 from trajplan.training.tensors import read_tensors
 
+
 def test_the_learning_rates_fall_along_half_a_cosine_and_only_theirs(walks, small):
     method = METHODS["iql"].method_class(walks.info)(Dimensions.of(walks.info), small("iql", actor_learning_rate=0.02))
     transitions = walks.transitions()
@@ -20,7 +21,9 @@ def test_the_learning_rates_fall_along_half_a_cosine_and_only_theirs(walks, smal
     for done in range(4):
         updates(done)
         rates.append([method.optimizers[name].param_groups[0]["lr"] for name in ("actor", "critic", "value")])
-    assert [row[0] for row in rates] == pytest.approx([0.02, 0.01 + 0.01 * math.sqrt(0.5), 0.01, 0.01 - 0.01 * math.sqrt(0.5)])
+    assert [row[0] for row in rates] == pytest.approx(
+        [0.02, 0.01 + 0.01 * math.sqrt(0.5), 0.01, 0.01 - 0.01 * math.sqrt(0.5)]
+    )
     assert all(row[1:] == [3e-4, 3e-4] for row in rates)
 
 
@@ -46,7 +49,9 @@ def test_every_call_is_one_update_and_only_one_is_captured(monkeypatch):
     assert captures == [WARM_UP]
 
 
-GPU_CASES = [(name, kind) for name, entry in METHODS.items() for kind in ("continuous", "discrete") if getattr(entry, kind)]
+GPU_CASES = [
+    (name, kind) for name, entry in METHODS.items() for kind in ("continuous", "discrete") if getattr(entry, kind)
+]
 
 
 @pytest.mark.gpu
@@ -80,6 +85,16 @@ def test_on_a_gpu_a_resumed_run_continues_where_it_stood(walks, small, quick, tm
     train(walks, whole, "iql", small("iql"), settings, device="cuda", progress=False, evaluate=lambda policy: {})
     with pytest.raises(KeyboardInterrupt):
         train(walks, broken, "iql", small("iql"), settings, device="cuda", progress=False, evaluate=crash)
-    train(walks, broken, "iql", small("iql"), dataclasses.replace(settings, save_every=5), device="cuda", progress=False, evaluate=crash, resume=True)
+    train(
+        walks,
+        broken,
+        "iql",
+        small("iql"),
+        dataclasses.replace(settings, save_every=5),
+        device="cuda",
+        progress=False,
+        evaluate=crash,
+        resume=True,
+    )
     one, other = (read_tensors(folder / "model.safetensors") for folder in (whole, broken))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)

@@ -43,7 +43,7 @@ def soft_maximum(q: Tensor, log_density: Tensor, temperature: float) -> Tensor:
     Args:
         q: (..., C, B) of the candidates.
         log_density: (C, B) of `candidate_actions`.
-        temperature: 0 is the maximum.
+        temperature: above 0; the nearer to 0, the nearer to the maximum.
 
     Returns:
         (..., B).
