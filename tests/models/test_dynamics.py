@@ -148,6 +148,23 @@ def test_a_step_is_drawn_from_one_elite_a_row(uncertainty):
         torch.testing.assert_close(step.uncertainty, expected)
 
 
+@pytest.mark.parametrize("rows", [1, 7])
+def test_every_elite_is_asked_equally_often_about_few_rows(rows):
+    model = ensemble(members=6, elites=5, hidden=(4,))
+    model.elites.copy_(torch.tensor([5, 0, 3, 1, 4]))
+    with torch.no_grad():
+        model.networks.weights[-1].zero_()
+        model.networks.biases[-1][..., 3] = torch.arange(6.0)[:, None]
+        model.min_log_variance.fill_(-30)
+        model.networks.biases[-1][..., 4:] = -30
+    observations, actions = torch.zeros(rows, 3), torch.zeros(rows, 2)
+    draws = torch.stack([model.step(observations, actions).rewards.round() for _ in range(2000)])
+    shares = torch.stack([(draws == number).float().mean(0) for number in range(6)])
+    # Four standard deviations of a share of 2000 draws.
+    torch.testing.assert_close(shares[[5, 0, 3, 1, 4]], torch.full((5, rows), 0.2), atol=0.036, rtol=0)
+    assert not shares[2].any()
+
+
 def test_sampled_steps_have_the_predicted_moments():
     model = ensemble(members=1, elites=1)
     inputs, targets, _ = data(100)

@@ -196,12 +196,14 @@ class DynamicsEnsemble(nn.Module):
         return Step(next_observations, rewards, self._terminations(next_observations, end), doubt)
 
     def _of_one_elite_each(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        # Shuffled and dealt to the elites in equal hands: a Kth of the work of asking every elite about every row.
+        # Shuffled and dealt to the elites in equal hands: a Kth of the work of asking every elite about every row. The
+        # elites are shuffled too, as few rows fill the first hands only.
         rows, elites = len(observations), len(self.elites)
         each = math.ceil(rows / elites)
         order = torch.randperm(rows, device=observations.device)
         hands = order[torch.arange(elites * each, device=order.device) % rows].view(elites, each)
-        prediction = self.predict(observations[hands], actions[hands], self.elites)
+        shuffled = self.elites[torch.randperm(elites, device=order.device)]
+        prediction = self.predict(observations[hands], actions[hands], shuffled)
         back = torch.argsort(order)
         mean, deviation = (part.flatten(0, 1)[back] for part in (prediction.mean, prediction.deviation))
         return mean, deviation, None if prediction.end is None else prediction.end.flatten()[back]
