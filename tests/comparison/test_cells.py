@@ -84,6 +84,31 @@ def test_more_episodes_go_on_with_those_that_are_there(finished):
     assert is_finished(faster, read_record(faster))
 
 
+def test_a_cell_with_more_episodes_than_asked_for_is_finished(finished):
+    before = finished("bc", 0, [1.0, 2.0, 3.0, 4.0])
+    fewer = replace(before, evaluation=EvaluationConfig(episodes=2))
+    assert is_finished(fewer, read_record(fewer))
+    other = replace(before, evaluation=EvaluationConfig(episodes=2, episode_seed=100))
+    assert not is_finished(other, read_record(other))
+    untrained = {"evaluation": None, "finished": False}
+    assert not is_finished(fewer, read_record(fewer) | untrained)
+
+
+def test_an_interrupted_evaluation_is_enough_once_it_has_the_episodes_asked_for(finished):
+    made = finished("bc", 0, [1.0, 2.0, 3.0, 4.0])
+    longer = {"evaluation": replace(made, evaluation=EvaluationConfig(episodes=9)).evaluation_identity()}
+    record = read_record(made) | longer | {"finished": False}
+    assert is_finished(made, record)
+    assert not is_finished(replace(made, evaluation=EvaluationConfig(episodes=5)), record)
+    # Episodes run side by side: a later one may be there before an earlier one.
+    path = made.model / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    path.write_text(json.dumps(evaluation | {"episodes": evaluation["episodes"][1:]}))
+    assert not is_finished(replace(made, evaluation=EvaluationConfig(episodes=2)), record)
+    path.unlink()
+    assert not is_finished(made, record)
+
+
 def test_damaged_and_foreign_records_are_refused(cell):
     made = cell()
     made.folder.mkdir(parents=True)

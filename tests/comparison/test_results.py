@@ -1,10 +1,12 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from trajplan.comparison.results import by_method, load_results, progress, replacing, write_csv
+from trajplan.comparison.results import by_method, load_results, progress, replacing, row, write_csv
+from trajplan.comparison.settings import EvaluationConfig
 from trajplan.errors import CheckpointError
 
 CURVE = [
@@ -36,6 +38,16 @@ def test_without_reference_scores_are_returns(finished):
 def test_only_finished_cells_count(cell, finished):
     done = finished("bc", 0, [1.0])
     assert [result.cell for result in load_results([cell("iql", 0), done])] == [done]
+
+
+def test_results_are_of_the_episodes_asked_for(finished):
+    cells = [finished("bc", 0, [1.0, 2.0, 90.0]), finished("iql", 0, [5.0, 6.0])]
+    cells = [replace(cell, evaluation=EvaluationConfig(episodes=2)) for cell in cells]
+    results = load_results(cells)
+    assert [result.returns.tolist() for result in results] == [[1.0, 2.0], [5.0, 6.0]]
+    assert [len(result.evaluation["episodes"]) for result in results] == [2, 2]
+    assert [row(result)["episodes"] for result in results] == [2, 2]
+    assert results[0].lengths.tolist() == [10, 20]
 
 
 def test_methods_by_their_mean_score(finished):

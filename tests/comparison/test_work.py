@@ -79,6 +79,15 @@ def test_another_evaluation_starts_over_and_a_longer_one_goes_on(cell):
     assert (other.calls, other.present) == (["evaluate"], [False])
 
 
+def test_fewer_episodes_leave_those_that_are_there(cell):
+    made = replace(cell("tt"), evaluation=EvaluationConfig(episodes=100))
+    work(made, Commands())
+    fewer, again = Commands(), Commands()
+    assert work(replace(made, evaluation=EvaluationConfig(episodes=10)), fewer) == 0
+    assert work(made, again) == 0
+    assert fewer.calls == again.calls == []
+
+
 def test_no_work_on_a_claimed_cell(cell):
     made, commands = cell(), Commands()
     with Claim(made.claim), pytest.raises(ClaimedError):

@@ -15,7 +15,7 @@ from trajplan.comparison.settings import (
     split_planner,
 )
 from trajplan.config import to_dict
-from trajplan.errors import ConfigError
+from trajplan.errors import CheckpointError, ConfigError
 from trajplan.training.files import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -142,14 +142,26 @@ def write_record(cell: Cell, record: Mapping[str, Any]) -> None:
 
 
 def is_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
-    """Whether a cell is trained, and evaluated as asked."""
-    return bool(record["finished"]) and record["evaluation"] == cell.evaluation_identity()
+    """Whether a cell is trained, and evaluated as asked, in as many episodes or more."""
+    if not continues_evaluation(cell, record):
+        return False
+    more = record["evaluation"]["episodes"] - cell.evaluation.episodes
+    # An interrupted evaluation of more episodes may be past those asked for; going on with fewer would drop the others.
+    return more >= 0 if record["finished"] else more > 0 and _has_episodes(cell)
 
 
 def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
-    """Whether the episodes evaluated before are among those asked for."""
+    """Whether the evaluation before was as asked, of fewer or more episodes perhaps."""
     before, now = record["evaluation"], cell.evaluation_identity()
     return before is not None and before | {"episodes": 0} == now | {"episodes": 0}
+
+
+def _has_episodes(cell: Cell) -> bool:
+    try:
+        found = {entry["episode"] for entry in read_json(cell.model / "evaluation.json")["episodes"]}
+    except (CheckpointError, KeyError, TypeError):
+        return False
+    return found.issuperset(range(cell.evaluation.episodes))
 
 
 def shell(words: list[str]) -> str:

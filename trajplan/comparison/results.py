@@ -28,7 +28,7 @@ class Result:
         cell: the cell.
         returns: (E,) float64, undiscounted, in order of episodes.
         lengths: (E,) steps.
-        evaluation: the whole evaluation.json.
+        evaluation: evaluation.json with the episodes asked for; its summary may be of more.
         cost: of training and evaluation (seconds, updates, peak memory in bytes), as in cell.json.
         metrics: lines of metrics.jsonl.
         settings: resolved ones, of method and run.
@@ -137,7 +137,7 @@ def load_results(cells: Sequence[Cell]) -> list[Result]:
 def _load(cell: Cell) -> Result:
     evaluation = read_json(cell.model / "evaluation.json")
     try:
-        episodes = evaluation["episodes"]
+        episodes = evaluation["episodes"] = evaluation["episodes"][: cell.evaluation.episodes]
         returns = np.array([episode["return"] for episode in episodes], np.float64)
         lengths = np.array([episode["length"] for episode in episodes], np.int64)
     except (KeyError, TypeError):
