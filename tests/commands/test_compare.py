@@ -7,10 +7,12 @@ import pytest
 import trajplan
 from trajplan.baselines.registry import METHODS, Entry
 from trajplan.cli import main
+from trajplan.comparison import checks
 from trajplan.comparison.claim import Claim
 from trajplan.comparison.runner import BUSY
 from trajplan.data.collect import collect_dataset
 from trajplan.data.scores import ReferenceScores
+from trajplan.errors import DataError
 
 ID = "toy/pendulum-v0"
 SHORT = [
@@ -90,6 +92,27 @@ def test_the_report_of_cells_that_were_worked_on_one_by_one(compared, capsys):
     assert "&quot;planner.horizon&quot;: 2" in text
     out = capsys.readouterr().out
     assert f"written  {compared / 'report.html'}" in out
+
+
+@pytest.fixture
+def no_simulator(monkeypatch):
+    def missing(make_env, info):
+        raise DataError("its simulator is not installed here.")
+
+    monkeypatch.setattr(checks, "try_environment", missing)
+
+
+def test_a_report_needs_no_simulator(compared, no_simulator, capsys):
+    assert compare(compared, "--report", **MIXED) == 0
+    assert "written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cell", "settings"), [("bc/0", [*SHORT, "bc.eval_every=0"]), ("tt/0", [*SHORT, *TT])])
+def test_a_cell_tries_its_environment_before_it_trains(tmp_path, no_simulator, cell, settings, capsys):
+    assert compare(tmp_path / "out", "--cell", cell, methods="bc,tt", settings=settings) == 2
+    assert "trajplan: error: its simulator is not installed here.\n" in capsys.readouterr().err
+    assert list((tmp_path / "out").rglob("model")) == []
+    assert list((tmp_path / "out").rglob("claim.json")) == []
 
 
 def test_all_cells_ran_the_same_episodes_in_the_same_environment(compared):

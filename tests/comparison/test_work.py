@@ -5,10 +5,20 @@ from dataclasses import replace
 
 import pytest
 
+from trajplan.comparison import checks
 from trajplan.comparison.cells import read_record, write_record
 from trajplan.comparison.claim import Claim, ClaimedError
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.comparison.work import work
+from trajplan.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def checked(monkeypatch):
+    """The cells that were checked; the datasets of these tests do not exist."""
+    cells = []
+    monkeypatch.setattr(checks, "check_cell", cells.append)
+    return cells
 
 
 class Commands:
@@ -86,6 +96,23 @@ def test_fewer_episodes_leave_those_that_are_there(cell):
     assert work(replace(made, evaluation=EvaluationConfig(episodes=10)), fewer) == 0
     assert work(made, again) == 0
     assert fewer.calls == again.calls == []
+
+
+def test_a_cell_is_checked_before_it_trains_or_goes_on_training(cell, checked, monkeypatch):
+    made, commands = cell(), Commands(130)
+    work(made, commands)
+    work(made, commands)
+    work(made, commands)
+    assert commands.calls == ["baseline", "baseline", "evaluate"]
+    assert checked == [made, made]
+
+    def refuse(cell):
+        raise ConfigError("no simulator")
+
+    monkeypatch.setattr(checks, "check_cell", refuse)
+    with pytest.raises(ConfigError, match="no simulator"):
+        work(cell("iql"), commands)
+    assert len(commands.calls) == 3
 
 
 def test_no_work_on_a_claimed_cell(cell):

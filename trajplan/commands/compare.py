@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return _work(cell(*_cell_name(args.cell, methods)), args.device)
     # Methods in the inner loop: a comparison that is cut short has some runs of each.
     cells = [cell(label, seed) for seed in range(args.seeds) for label in methods]
-    info = _check(cells)
+    info = _check(cells, simulators=not args.report)
     left = [cell for cell in cells if not is_finished(cell, read_record(cell))]
     if args.dry_run:
         print(f"{len(cells) - len(left)} of {len(cells)} cells are finished.", file=sys.stderr)
@@ -111,8 +111,8 @@ def _work(cell: "Cell", device: str | None) -> int:
         return BUSY
 
 
-def _check(cells: "Sequence[Cell]") -> "DatasetInfo":
-    """Refuse now what a cell would refuse later; gives what is known of the dataset."""
+def _check(cells: "Sequence[Cell]", *, simulators: bool) -> "DatasetInfo":
+    """Refuse now what a cell would refuse later, in its environments only if asked; gives the dataset's description."""
     from trajplan.comparison.checks import check_environments, check_method
     from trajplan.data.dataset import OfflineDataset
 
@@ -122,7 +122,8 @@ def _check(cells: "Sequence[Cell]") -> "DatasetInfo":
         raise ConfigError("Start trajplan compare without a launcher; its cells (--dry-run) can be given to one.")
     dataset = OfflineDataset.from_minari(cells[0].dataset)
     evaluated = [check_method(cell.method, cell.settings, dataset) for cell in cells if cell.seed == 0]
-    check_environments(dataset.info, cells[0].evaluation, any(evaluated))
+    if simulators:
+        check_environments(dataset.info, cells[0].evaluation, any(evaluated))
     return dataset.info
 
 

@@ -1,4 +1,4 @@
-"""What a cell would refuse once it runs, refused before any cell begins."""
+"""What a cell would refuse once it runs, refused before any cell begins, and before it trains on its machine."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +10,7 @@ from trajplan.baselines.presets import preset_for as baseline_preset_for
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import fit_scaling, reward_transform, training_episodes
 from trajplan.baselines.terminals import check_terminals
+from trajplan.comparison.cells import Cell
 from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
@@ -66,3 +67,14 @@ def check_environments(info: DatasetInfo, evaluation: EvaluationConfig, on_the_w
             try_environment(make_env, info)
         except TrajplanError as error:
             raise ConfigError(f"{error}{hint}") from None
+
+
+def check_cell(cell: Cell) -> None:
+    """Try a cell's settings and environments on this machine.
+
+    Raises:
+        ConfigError, DataError: as `check_method` and `check_environments` say, or if the dataset is not there.
+    """
+    dataset = OfflineDataset.from_minari(cell.dataset)
+    on_the_way = check_method(cell.method, cell.settings, dataset)
+    check_environments(dataset.info, cell.evaluation, on_the_way)

@@ -30,7 +30,7 @@ def work(cell: Cell, run: Run, device: str | None = None) -> int:
 
     Raises:
         ClaimedError: if another process works on the cell.
-        ConfigError: if the cell's folder holds a training with other settings.
+        ConfigError: if the cell's folder holds a training with other settings, or one of its environments is missing.
     """
     if device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "1"
@@ -53,6 +53,7 @@ def _work(cell: Cell, run: Run, device: str | None) -> int:
         return 0
     write_record(cell, record)
     if record["cost"] is None:
+        _check(cell)
         status = run(cell.training_command(device))
         if status:
             return status
@@ -67,6 +68,13 @@ def _work(cell: Cell, run: Run, device: str | None) -> int:
         return status
     write_record(cell, record | {"finished": True})
     return 0
+
+
+def _check(cell: Cell) -> None:
+    # Again here, as a cell may run on another machine; imported here, as it takes torch, and a finished cell does not.
+    from trajplan.comparison.checks import check_cell
+
+    check_cell(cell)
 
 
 def _taken() -> dict[str, Any]:
