@@ -33,6 +33,8 @@ def test_methods_stand_under_their_names_or_labels():
         ("bc,", "'' cannot name a method"),
         ("../x=bc", "'../x' cannot name a method"),
         ("baselines=bc", "'baselines' cannot name a method"),
+        ("tt=bc", "'tt' is another method's name; give bc another label, as bc2=bc"),
+        ("bc,iql=bc", "'iql' is another method's name"),
     ],
 )
 def test_odd_methods_are_refused(text, message):

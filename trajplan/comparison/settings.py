@@ -45,7 +45,7 @@ def parse_methods(text: str) -> dict[str, str]:
     """Methods by label, from `bc,bc10=bc,tt`: a method under its own name, or a second time under another.
 
     Raises:
-        ConfigError: for a method that there is not, or a label that is empty, odd or given twice.
+        ConfigError: for a method that there is not; for a label that is empty, odd, given twice or another's name.
     """
     methods: dict[str, str] = {}
     for word in text.split(","):
@@ -57,6 +57,10 @@ def parse_methods(text: str) -> dict[str, str]:
             raise ConfigError(f"--methods names {label} twice; give the second one a label, as {label}2={method}.")
         if method not in (*METHODS, TRANSFORMER):
             raise ConfigError(f"There is no method {method!r}; there are {', '.join((*METHODS, TRANSFORMER))}.")
+        if label != method and label in (*METHODS, TRANSFORMER):
+            raise ConfigError(
+                f"{label!r} is another method's name; give {method} another label, as {method}2={method}."
+            )
         methods[label] = method
     return methods
 
