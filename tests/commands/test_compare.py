@@ -199,6 +199,14 @@ def test_bad_input_is_refused_before_any_training(arguments, changes, message, t
     assert not (tmp_path / "out").exists()
 
 
+def test_a_device_that_is_not_there_is_refused_before_any_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.empty", lambda *sizes, device: (_ for _ in ()).throw(RuntimeError("no GPU")))
+    assert compare(tmp_path / "out", "--device", "cuda") == 2
+    assert "There is no device 'cuda' here (no GPU)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_method_that_is_not_for_the_datasets_actions_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(METHODS, "iql", Entry("Choices", "trajplan.baselines.iql", "IQLConfig", None, "IQL"))
     assert compare(tmp_path / "out") == 2

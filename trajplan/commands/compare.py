@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare; 0 if every cell is finished, 130 when interrupted, 1 if some are not."""
     from trajplan.comparison.cells import Cell, is_finished, read_record, shell
     from trajplan.comparison.claim import holder
+    from trajplan.devices import choose_device
 
     methods = parse_methods(args.methods)
     settings = parse_settings(args.set, methods)
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         missing, status = {cell: holder(cell.claim) or "not begun, or not finished" for cell in left}, 0
     else:
+        choose_device(args.device)
         missing, status = _run_all(cells, left, args.jobs, args.device)
     words = ["trajplan", "compare", "--dataset", args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
     words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]
