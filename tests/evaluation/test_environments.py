@@ -70,7 +70,7 @@ def test_fitting_environment_passes(cartpole, pendulum, point_maze):
     ],
 )
 def test_other_spaces_are_refused(pendulum, change, words):
-    with pytest.raises(ConfigError, match=f"Pendulum-v1 does not fit .*test/data-v0: its {words}.*--env"):
+    with pytest.raises(ConfigError, match=f"Pendulum-v1 does not fit .*test/data-v0, .*: its {words}.*--env"):
         check_environment(pendulum.make_env(), dataclasses.replace(pendulum, **change))
 
 
