@@ -1,4 +1,4 @@
-"""Keep what a comparison showed: the commands, every cell's scores and cost, and what it measured on the way."""
+"""Keep what a comparison showed: the command, every cell's scores and cost, and what it measured on the way."""
 
 import argparse
 import csv
@@ -39,7 +39,7 @@ def number(text: str) -> float | str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="written by `trajplan compare`")
-    parser.add_argument("--commands", nargs="+", required=True, help="the commands that made it, as they were typed")
+    parser.add_argument("--command", required=True, help="the command that made it, as it was typed")
     parser.add_argument("--note", help="what a reader must know of it")
     parser.add_argument(
         "--beside",
@@ -57,7 +57,7 @@ def main() -> None:
             name = f"{row['label']}/{row['seed']}"
             cells[name] = scores | curves(args.folder / row["folder"] / "model")
     beside = {label: json.loads(Path(path).read_text()) for label, path in (pair.split("=", 1) for pair in args.beside)}
-    numbers = {"commands": args.commands, "note": args.note, "cells": cells, "beside": beside}
+    numbers = {"command": args.command, "note": args.note, "cells": cells, "beside": beside}
     write(args.output, {name: value for name, value in numbers.items() if value})
 
 
