@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 from trajplan.baselines.model_settings import ModelBasedConfig

@@ -30,8 +30,8 @@ def hops(last_heights, terminations):
 def test_falls_that_are_no_terminals_are_refused_before_anything_is_written(small, quick, tmp_path):
     fallen = hops([FALLEN, STANDING], [False, False])
     message = (
-        "^dataset 'hops' records no terminal, yet 1 of its 2 episodes end where Hopper-v5 ends them: mark those ends as "
-        "terminations, not as truncations.$"
+        "^dataset 'hops' records no terminal, yet 1 of its 2 episodes end where Hopper-v5 ends them: mark those ends "
+        "as terminations, not as truncations.$"
     )
     for name in ("iql", "mopo"):
         with pytest.raises(DataError, match=message):

@@ -261,5 +261,5 @@ def test_a_run_of_a_gpu_is_not_taken_for_one_of_the_cpu(walks, small, quick, tmp
         state = json.loads((path.parent / "state.json").read_text())
         state["sizes"][path.name] = path.stat().st_size
         (path.parent / "state.json").write_text(json.dumps(state))
-    with pytest.raises(CheckpointError, match="was written on another kind of device: .*random states of cpu, device"):
+    with pytest.raises(CheckpointError, match=r"was written on another kind of device: .*random states of cpu, device"):
         run(walks, tmp_path, "iql", small("iql"), quick(updates=8, eval_every=0), resume=True)

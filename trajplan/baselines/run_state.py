@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from trajplan.baselines import checkpoint
 from trajplan.baselines.learned_model import LearnedModel
@@ -21,8 +22,6 @@ from trajplan.training import state
 from trajplan.training.files import read_json
 from trajplan.training.resume import STATES
 from trajplan.training.tensors import read_tensors
-
-import torch
 
 # Before the names of the model's tensors in a checkpoint.
 MODEL = "model/"
