@@ -7,7 +7,6 @@ number; their rollouts are.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from dataclasses import replace
@@ -20,6 +19,7 @@ from trajplan.baselines.model_settings import ModelBasedConfig
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
 from trajplan.baselines.trainer import train
+from trajplan.training.metrics import read_metrics
 
 PARTS = 5  # the first is warm-up, of the others the median counts
 
@@ -31,8 +31,7 @@ def updates_per_second(dataset, name: str, updates: int, device: str) -> float: 
     run = RunConfig(updates=updates, log_every=max(updates // PARTS, 1), save_every=updates, eval_every=0)
     with tempfile.TemporaryDirectory() as folder:
         train(dataset, folder, name, config, run, device=device, progress=False)
-        with open(f"{folder}/metrics.jsonl") as lines:
-            speeds = [json.loads(line)["updates_per_second"] for line in lines]
+        speeds = [line["updates_per_second"] for line in read_metrics(folder)]
     return statistics.median(speeds[1:] or speeds)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from record import write
 
+from trajplan.training.metrics import read_metrics
+
 # Of a cell's evaluations during training, by their names in metrics.jsonl.
 CURVES = {
     "return": "evaluation/return",
@@ -21,7 +23,7 @@ DROPPED = ("label", "seed", "folder")
 
 def curves(model: Path) -> dict[str, dict[int, float]]:
     """By kind of number and update, what a training run logged of `CURVES`."""
-    lines = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(model)
     found = {
         name: {line["update"]: round(line[key], 1) for line in lines if key in line} for name, key in CURVES.items()
     }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from record import write
 
+from trajplan.training.metrics import read_metrics
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -14,7 +16,7 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", required=True, help="the commands that made it, as they were typed")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the curve goes beside it as CSV")
     args = parser.parse_args()
-    metrics = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_metrics(args.run)
     write(
         args.output,
         {

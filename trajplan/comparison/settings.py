@@ -48,6 +48,7 @@ def parse_methods(text: str) -> dict[str, str]:
         ConfigError: for a method that there is not; for a label that is empty, odd, given twice or another's name.
     """
     methods: dict[str, str] = {}
+    known = (*METHODS, TRANSFORMER)
     for word in text.split(","):
         label, _, method = word.strip().partition("=")
         method = method or label
@@ -55,9 +56,9 @@ def parse_methods(text: str) -> dict[str, str]:
             raise ConfigError(f"{label!r} cannot name a method in the table; use letters, digits, - and _.")
         if label in methods:
             raise ConfigError(f"--methods names {label} twice; give the second one a label, as {label}2={method}.")
-        if method not in (*METHODS, TRANSFORMER):
-            raise ConfigError(f"There is no method {method!r}; there are {', '.join((*METHODS, TRANSFORMER))}.")
-        if label != method and label in (*METHODS, TRANSFORMER):
+        if method not in known:
+            raise ConfigError(f"There is no method {method!r}; there are {', '.join(known)}.")
+        if label != method and label in known:
             raise ConfigError(
                 f"{label!r} is another method's name; give {method} another label, as {method}2={method}."
             )
