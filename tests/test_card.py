@@ -33,7 +33,11 @@ def evaluation(**changes: Any) -> dict[str, Any]:
 def test_metadata_is_the_hubs_own(checkpoint: Path) -> None:
     (checkpoint / "evaluation.json").write_text(json.dumps(evaluation()))
     data = ModelCard(card_text(checkpoint, "user/maze", "apache-2.0")).data
-    assert (data.library_name, data.license, data.pipeline_tag) == ("trajplan", "apache-2.0", "reinforcement-learning")
+    assert (data["library_name"], data.license, data.pipeline_tag) == (
+        "trajplan",
+        "apache-2.0",
+        "reinforcement-learning",
+    )
     assert data.datasets == ["toy/pendulum-v0"]
     assert {"trajectory-transformer", "planning", "Pendulum-v1"} <= set(data.tags)
     assert data.model_name == "maze"

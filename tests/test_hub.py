@@ -89,7 +89,7 @@ def test_what_is_pushed_is_the_checkpoint_and_nothing_else(at: Any, checkpoint: 
     for name in sent:
         assert files[name] == (checkpoint / name).read_bytes()
     card = ModelCard(files["README.md"].decode())
-    assert card.data.library_name == "trajplan"
+    assert card.data["library_name"] == "trajplan"
     assert card.data.eval_results[0].metric_value == -150
     assert 'trajplan.load("user/maze")' in card.text
 
