@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from trajplan.baselines import updates
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.trainer import train
 from trajplan.baselines.updates import WARM_UP, CapturedUpdate, Updates
@@ -16,10 +17,10 @@ from trajplan.training.tensors import read_tensors
 def test_the_learning_rates_fall_along_half_a_cosine_and_only_theirs(walks, small):
     method = METHODS["iql"].method_class(walks.info)(Dimensions.of(walks.info), small("iql", actor_learning_rate=0.02))
     transitions = walks.transitions()
-    updates = Updates(method, lambda: transitions.sample(8), 4, torch.device("cpu"))
+    run = Updates(method, lambda: transitions.sample(8), 4, torch.device("cpu"))
     rates = []
     for done in range(4):
-        updates(done)
+        run(done)
         rates.append([method.optimizers[name].param_groups[0]["lr"] for name in ("actor", "critic", "value")])
     assert [row[0] for row in rates] == pytest.approx(
         [0.02, 0.01 + 0.01 * math.sqrt(0.5), 0.01, 0.01 - 0.01 * math.sqrt(0.5)]
@@ -31,10 +32,10 @@ def test_every_call_is_one_update_and_only_one_is_captured(monkeypatch):
     """With graphs that are replayed by calling the update again, on the CPU."""
     captures = []
 
-    def capture(self):
+    def capture(function):
         captures.append(count["updates"])
         metrics = {"n": torch.zeros(())}
-        return SimpleNamespace(replay=lambda: metrics["n"].copy_(update()["n"])), metrics
+        return SimpleNamespace(replay=lambda: metrics["n"].copy_(function()["n"])), metrics
 
     count = {"updates": 0}
 
@@ -42,8 +43,8 @@ def test_every_call_is_one_update_and_only_one_is_captured(monkeypatch):
         count["updates"] += 1
         return {"n": torch.tensor(float(count["updates"]))}
 
-    monkeypatch.setattr(CapturedUpdate, "_warm_up", lambda self: self.update())
-    monkeypatch.setattr(CapturedUpdate, "_capture", capture)
+    monkeypatch.setattr(updates, "warm_up", lambda function: function())
+    monkeypatch.setattr(updates, "capture", capture)
     captured = CapturedUpdate(update)
     assert [captured()["n"].item() for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
     assert captures == [WARM_UP]
@@ -61,7 +62,7 @@ def test_on_a_gpu_captured_updates_equal_eager_ones(name, kind, walks, choices, 
     settings = quick(updates=20, log_every=1, eval_every=0)
     for folder in ("captured", "eager"):
         if folder == "eager":
-            monkeypatch.setattr(CapturedUpdate, "__call__", CapturedUpdate._warm_up)
+            monkeypatch.setattr(CapturedUpdate, "__call__", lambda self: self.update())
         train(dataset, tmp_path / folder, name, small(name), settings, device="cuda", progress=False)
     one, other = (read_tensors(tmp_path / folder / "model.safetensors") for folder in ("captured", "eager"))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)

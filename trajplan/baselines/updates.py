@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 
 from trajplan.baselines.method import Method, Metrics
+from trajplan.cuda_graph import capture, warm_up
 from trajplan.data.transitions import Batch
 
-# Calls that allocate what a graph cannot: the optimisers' moments, the libraries' workspaces.
+# Calls before the capture.
 WARM_UP = 3
 
 
@@ -68,22 +69,8 @@ class CapturedUpdate:
         """One update; the metrics are overwritten by the next."""
         if self.calls < WARM_UP:
             self.calls += 1
-            return self._warm_up()
+            return warm_up(self.update)
         if self.graph is None:
-            self.graph, self.metrics = self._capture()
+            self.graph, self.metrics = capture(self.update)
         self.graph.replay()
         return self.metrics
-
-    def _warm_up(self) -> Metrics:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            metrics = self.update()
-        torch.cuda.current_stream().wait_stream(stream)
-        return metrics
-
-    def _capture(self) -> tuple[torch.cuda.CUDAGraph, Metrics]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            metrics = self.update()
-        return graph, metrics

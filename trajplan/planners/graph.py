@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from trajplan.cuda_graph import capture, warm_up
+
 Output = TypeVar("Output")
 
 WARM_UP = 2
@@ -33,11 +35,11 @@ class GraphedFunction:
         batch = len(inputs[0])
         padded = [pad_batch(value) for value in inputs]
         shapes = tuple(value.shape for value in padded)
-        capture = self.captured.pop(shapes, None) or self._capture(padded)
-        self.captured[shapes] = capture
+        captured = self.captured.pop(shapes, None) or self._capture(padded)
+        self.captured[shapes] = captured
         if len(self.captured) > MAX_CAPTURES:
             del self.captured[next(iter(self.captured))]
-        graph, buffers, output = capture
+        graph, buffers, output = captured
         for buffer, value in zip(buffers, padded, strict=True):
             buffer.copy_(value)
         graph.replay()
@@ -45,15 +47,9 @@ class GraphedFunction:
 
     def _capture(self, inputs: list[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], object]:
         function, buffers = self.make(), [value.clone() for value in inputs]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                function(*buffers)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = function(*buffers)
+        for _ in range(WARM_UP):
+            warm_up(lambda: function(*buffers))
+        graph, output = capture(lambda: function(*buffers))
         return graph, buffers, output
 
 
