@@ -100,8 +100,18 @@ def test_resume_takes_over_what_is_there(path):
     for episode in episodes()[:3]:
         file.add(episode)
     # The number of environments and of episodes may change, and reference scores: they change no episode.
-    other = EvaluationFile(path, {**SETTINGS, "num_envs": 5, "num_episodes": 2}, None)
-    assert other.resume() == episodes()[:2]
+    other = EvaluationFile(path, {**SETTINGS, "num_envs": 5, "num_episodes": 3}, None)
+    assert other.resume() == episodes()[:3]
+
+
+def test_resume_for_fewer_episodes_loses_none(path):
+    file = EvaluationFile(path, SETTINGS, REFERENCE)
+    for episode in episodes()[:3]:
+        file.add(episode)
+    before = path.read_text()
+    with pytest.raises(ConfigError, match=r"already holds 3 episodes, more than the 2 asked for: ask for 3 or more"):
+        EvaluationFile(path, {**SETTINGS, "num_episodes": 2}, None).resume()
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize("name", ["seed", "environment", "planner", "model_sha256", "versions"])

@@ -48,7 +48,8 @@ class EvaluationFile:
 
         Raises:
             CheckpointError: when the file is damaged.
-            ConfigError: when it is of another model, environment, seed, planner setting or package version.
+            ConfigError: when it is of another model, environment, seed, planner setting or package version, or has all
+                episodes that are asked for, and more, which would be lost.
         """
         if not self.path.exists():
             return []
@@ -66,7 +67,13 @@ class EvaluationFile:
                 f"{self.path} cannot be resumed: it differs in {', '.join(differing)}; "
                 "give the same settings, or leave --resume out to start over."
             )
-        self.episodes = [episode for episode in episodes if episode.episode < self.settings["num_episodes"]]
+        asked = self.settings["num_episodes"]
+        self.episodes = [episode for episode in episodes if episode.episode < asked]
+        if len(episodes) > len(self.episodes) == asked:
+            raise ConfigError(
+                f"{self.path} already holds {len(episodes)} episodes, more than the {asked} asked for: "
+                f"ask for {len(episodes)} or more, or leave --resume out to start over."
+            )
         return list(self.episodes)
 
     def add(self, episode: Episode) -> None:
