@@ -210,3 +210,14 @@ def test_the_best_of_several_next_actions_sets_the_target(batch):
 def test_bad_settings(changes, message):
     with pytest.raises(ConfigError, match=message):
         CQLConfig(**changes)
+
+
+@pytest.mark.parametrize(("method", "dimensions"), [(CQL, CONTINUOUS), (DiscreteCQL, DISCRETE)])
+def test_q_may_have_more_layers_than_the_policy(method, dimensions):
+    deeper = method(dimensions, CQLConfig(critic_layers=4, **SMALL))
+    assert len(deeper.critic.networks.weights) == len(deeper.target.networks.weights) == 4 + 1
+    assert len(method(dimensions, CQLConfig(**SMALL)).critic.networks.weights) == 1 + 1
+    if method is CQL:
+        assert sum(isinstance(layer, torch.nn.Linear) for layer in deeper.policy.network) == 1 + 1
+    with pytest.raises(ConfigError, match="critic_layers"):
+        CQLConfig(critic_layers=0)

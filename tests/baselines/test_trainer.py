@@ -67,7 +67,7 @@ def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(name, walks, small,
 
 
 def test_ctrl_c_saves_and_the_run_continues_exactly(walks, small, quick, tmp_path):
-    config, settings = small("iql"), quick(save_every=100)
+    config, settings = small("iql", dropout=0.5), quick(save_every=100)
     run(walks, tmp_path / "whole", "iql", config, settings, evaluate=noisy)
 
     def interrupt(policy):

@@ -207,12 +207,15 @@ def test_presets_by_environment(pendulum):
         assert preset_for(name, named("mujoco/hopper/medium-v0"))[1].reward_transform == "none"
     settings, run = preset_for("cql", named("D4RL/antmaze/umaze-v1"))
     assert (settings.alpha, settings.target_actions, settings.min_penalty) == (5, 10, -200)
+    assert (len(settings.critic_hidden), len(settings.hidden)) == (5, 3)
     # The sum of 30 candidates is log(30) above their mean.
     assert settings.target_gap == pytest.approx(0.8 - 3.4012, abs=1e-4)
     assert (run.reward_transform, run.standardize) == ("times-ten-minus-five", False)
     settings, run = preset_for("cql", named("mujoco/hopper/medium-v0"))
     assert (settings.alpha, settings.target_gap, run) == (10, None, RunConfig())
     assert preset_for("cql", named("D4RL/door/human-v2"))[0].alpha == 1
+    settings, run = preset_for("iql", named("D4RL/door/human-v2"))
+    assert (settings.beta, settings.dropout) == (0.5, 0.1)
     assert kind_of(pendulum.info) == kind_of(named("toy/pendulum-v0")) == "other"
     assert preset_for("awac", named("D4RL/pointmaze/umaze-v2"))[0].temperature == 0.1
 

@@ -40,7 +40,7 @@ class AWAC(nn.Module):
         super().__init__()
         self.config = config
         self.policy = make_policy(config.policy, dimensions, config.hidden)
-        self.critic = make_critic(dimensions, config.hidden)
+        self.critic = make_critic(dimensions, config.critic_hidden)
         self.target = target_of(self.critic)
         self.optimizers = {
             "actor": adam(self.policy.parameters(), config.actor_learning_rate),

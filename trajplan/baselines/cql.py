@@ -33,7 +33,8 @@ class CQLConfig(SACConfig):
         10, "continuous actions of each kind (uniform, policy at s, policy at s') in the soft maximum"
     )
     target_actions: int = option(1, "sampled continuous next actions of which the target takes the best")
-    hidden_layers: int = option(3, "hidden layers of every network")
+    hidden_layers: int = option(3, "hidden layers of the policy, and of Q unless it has its own number")
+    critic_layers: int | None = option(None, "hidden layers of Q; none: as many as the policy (antmaze: 5)")
     actor_learning_rate: float = option(3e-5, "Adam's learning rate for the policy")
     temperature_learning_rate: float = option(3e-5, "Adam's learning rate for the entropy's weight")
     entropy_in_target: bool = option(False, "whether Q counts the entropy of later steps as reward")
@@ -49,6 +50,13 @@ class CQLConfig(SACConfig):
             require(value is None or math.isfinite(value), name, value, "be a finite number or none")
         for name in ("candidates", "target_actions"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        layers = self.critic_layers
+        require(layers is None or layers >= 1, "critic_layers", layers, "be at least 1 or none")
+
+    @property
+    def critic_hidden(self) -> tuple[int, ...]:
+        """The widths of Q's hidden layers."""
+        return (self.hidden_width,) * (self.critic_layers or self.hidden_layers)
 
 
 class Penalty(nn.Module):
@@ -124,7 +132,7 @@ class DiscreteCQL(nn.Module):
     def __init__(self, dimensions: Dimensions, config: CQLConfig) -> None:
         super().__init__()
         self.config = config
-        self.critic = DiscreteTwinQ(dimensions, config.hidden)
+        self.critic = DiscreteTwinQ(dimensions, config.critic_hidden)
         self.target = target_of(self.critic)
         self.penalty = Penalty(config)
         learned = [*self.critic.parameters(), *self.penalty.parameters()]

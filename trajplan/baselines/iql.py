@@ -25,12 +25,14 @@ class IQLConfig(ActorCriticConfig):
     policy: Literal["gaussian", "deterministic"] = option(
         "gaussian", "head for continuous actions; Discrete ones have a categorical head"
     )
+    dropout: float = option(0.0, "share of the policy's hidden units that an update leaves out (Adroit: 0.1)")
     actor_learning_rate: float = option(3e-4, "Adam's learning rate for the policy, falling to 0 along a cosine")
     critic_learning_rate: float = option(3e-4, "Adam's learning rate for Q and V")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.expectile < 1, "expectile", self.expectile, "lie between 0 and 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "be 0 or more and below 1")
         check_positive(self, "beta", "max_weight")
 
 
@@ -42,8 +44,8 @@ class IQL(nn.Module):
     def __init__(self, dimensions: Dimensions, config: IQLConfig) -> None:
         super().__init__()
         self.config = config
-        self.policy = make_policy(config.policy, dimensions, config.hidden)
-        self.critic = make_critic(dimensions, config.hidden)
+        self.policy = make_policy(config.policy, dimensions, config.hidden, config.dropout)
+        self.critic = make_critic(dimensions, config.critic_hidden)
         self.target = target_of(self.critic)
         self.value = Value(dimensions, config.hidden)
         self.optimizers = {

@@ -35,6 +35,9 @@ class Method(Protocol):
     def act(self, observations: Tensor) -> Tensor:
         """(B, S) standardised observations to (B, A) actions in [-1, 1], or to an index, without exploration."""
 
+    def train(self, mode: bool = True) -> Any:
+        """Whether the networks are trained now or only asked, for those with dropout."""
+
     def state_dict(self) -> Mapping[str, Tensor]:
         """Everything that an update changes but the optimisers' states."""
 

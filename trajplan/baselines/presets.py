@@ -26,7 +26,7 @@ SUM_OF_CANDIDATES = math.log(30)
 CHANGES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("iql", "locomotion"): ({}, {"reward_transform": "return-range"}),
     ("iql", "antmaze"): ({"expectile": 0.9, "beta": 10.0}, {"reward_transform": "minus-one"}),
-    ("iql", "adroit"): ({"beta": 0.5}, {}),
+    ("iql", "adroit"): ({"beta": 0.5, "dropout": 0.1}, {}),
     ("awac", "antmaze"): ({"temperature": 0.1}, {"reward_transform": "minus-one"}),
     ("awac", "pointmaze"): ({"temperature": 0.1}, {}),
     ("awac", "adroit"): ({"temperature": 0.1}, {}),
@@ -36,6 +36,7 @@ CHANGES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
             "target_gap": 0.8 - SUM_OF_CANDIDATES,
             "min_penalty": -200.0,
             "target_actions": 10,
+            "critic_layers": 5,
             "actor_learning_rate": 1e-4,
             "temperature_learning_rate": 1e-4,
         },

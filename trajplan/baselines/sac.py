@@ -44,7 +44,7 @@ class SAC(nn.Module):
         super().__init__()
         self.config = config
         self.policy = make_policy("squashed", dimensions, config.hidden)
-        self.critic = make_critic(dimensions, config.hidden)
+        self.critic = make_critic(dimensions, config.critic_hidden)
         self.target = target_of(self.critic)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.target_entropy = target_entropy(dimensions) if config.target_entropy is None else config.target_entropy

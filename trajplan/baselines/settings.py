@@ -91,3 +91,8 @@ class ActorCriticConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self, "discount", "target_rate")
+
+    @property
+    def critic_hidden(self) -> tuple[int, ...]:
+        """The widths of Q's hidden layers."""
+        return self.hidden

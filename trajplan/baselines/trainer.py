@@ -218,8 +218,11 @@ def _evaluation(run: Run) -> dict[str, float]:
     # What an environment or a user's evaluation draws must not change the training.
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
+        run.method.train(False)
         values = {f"evaluation/{name}": value for name, value in run.evaluate(run.policy).items()}
-        return values | (run.model.returns() if run.model is not None else {})
+        returns = run.model.returns() if run.model is not None else {}
+        run.method.train()
+    return values | returns
 
 
 def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunConfig) -> None:

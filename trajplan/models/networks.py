@@ -37,13 +37,13 @@ class Dimensions:
         return cls(info.observation_dim, info.action_dim, info.num_actions)
 
 
-def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between them: (..., inputs) -> (..., outputs)."""
-    sizes = (inputs, *hidden, outputs)
+def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with ReLU, and dropout if asked for, between them: (..., inputs) -> (..., outputs)."""
     layers: list[nn.Module] = []
+    sizes = (inputs, *hidden)
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 
 class EnsembleMLP(nn.Module):

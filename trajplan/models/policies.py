@@ -26,9 +26,9 @@ class SquashedGaussian(nn.Module):
 
     LOG_STD = (-20.0, 2.0)
 
-    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
-        self.network = mlp(dimensions.observation_dim, hidden, 2 * dimensions.action_dim)
+        self.network = mlp(dimensions.observation_dim, hidden, 2 * dimensions.action_dim, dropout)
 
     def gaussian(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation before the tanh: (B, A) each."""
@@ -60,9 +60,9 @@ class BoundedGaussian(nn.Module):
 
     LOG_STD = (-5.0, 2.0)
 
-    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
-        self.network = mlp(dimensions.observation_dim, hidden, dimensions.action_dim)
+        self.network = mlp(dimensions.observation_dim, hidden, dimensions.action_dim, dropout)
         self.log_std = nn.Parameter(torch.zeros(dimensions.action_dim))
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -84,9 +84,9 @@ class BoundedGaussian(nn.Module):
 class Deterministic(nn.Module):
     """One action an observation, bounded by a tanh."""
 
-    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
-        self.network = mlp(dimensions.observation_dim, hidden, dimensions.action_dim)
+        self.network = mlp(dimensions.observation_dim, hidden, dimensions.action_dim, dropout)
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Minus the squared distance, the log-likelihood up to a constant if the variance were 1/2: -> (B,)."""
@@ -106,10 +106,10 @@ class Deterministic(nn.Module):
 class Categorical(nn.Module):
     """A distribution over Discrete actions."""
 
-    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...]) -> None:
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
         assert dimensions.num_actions is not None
-        self.network = mlp(dimensions.observation_dim, hidden, dimensions.num_actions)
+        self.network = mlp(dimensions.observation_dim, hidden, dimensions.num_actions, dropout)
 
     def log_probs(self, observations: Tensor) -> Tensor:
         """log pi of every action: (B, S) -> (B, num_actions)."""
@@ -142,11 +142,11 @@ CONTINUOUS: dict[str, type[SquashedGaussian | BoundedGaussian | Deterministic]] 
 }
 
 
-def make_policy(kind: str, dimensions: Dimensions, hidden: tuple[int, ...]) -> Policy:
+def make_policy(kind: str, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> Policy:
     """The policy of a kind of `CONTINUOUS`; for Discrete actions it is categorical whatever the kind."""
     if dimensions.num_actions is not None:
-        return Categorical(dimensions, hidden)
-    return CONTINUOUS[kind](dimensions, hidden)
+        return Categorical(dimensions, hidden, dropout)
+    return CONTINUOUS[kind](dimensions, hidden, dropout)
 
 
 def _with_count(mean: Tensor, count: int | None) -> tuple[int, ...]:
