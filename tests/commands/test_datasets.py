@@ -112,6 +112,17 @@ def test_collect_is_wired(root, capsys):
     assert OfflineDataset.from_minari("toy/random-v0").lengths.tolist() == [10, 10]
 
 
+def test_collect_writes_nothing_beside_the_dataset(root, monkeypatch, capsys):
+    # MuJoCo warns of HalfCheetah's model, in a file of the working folder unless it is told otherwise.
+    folder = root / "working"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    command = ["datasets", "collect", "--env", "HalfCheetah-v5", "--id", "toy/cheetah-v0", "--episodes", "1"]
+    assert main([*command, "--max-episode-steps", "3"]) == 0
+    assert list(folder.iterdir()) == []
+    assert "deprecated" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["list"], ["show"], ["collect"], ["import"]])
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as exit:

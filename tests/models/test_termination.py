@@ -48,7 +48,8 @@ def steps(env_id, settings, count):
 
 
 @pytest.mark.parametrize(("env_id", "settings"), CASES, ids=str)
-def test_rules_agree_with_the_environments(env_id, settings):
+def test_rules_agree_with_the_environments(env_id, settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings there
     spec = dataclasses.replace(gymnasium.spec(env_id), kwargs=gymnasium.spec(env_id).kwargs | settings)
     observations, ends = steps(env_id, settings, 300)
     rule = termination_rule(spec)

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         check_rendering,
         check_time_limit,
         environment_maker,
+        print_warnings,
         quiet_simulators,
         reference_scores,
     )
@@ -104,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
             if video is not None:
                 video.close()
     print(format_table(file.finish(rollouts)))
-    for warning, count in warnings.items():
-        print(f"warning, {count} times: {warning}", file=sys.stderr)
+    print_warnings(warnings)
     print(f"written           {file.path}")
     _write_pictures(info, video, trace, output)
     if args.output is None:

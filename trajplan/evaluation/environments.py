@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -190,6 +190,12 @@ def quiet_simulators() -> Iterator[dict[str, int]]:
             with contextlib.redirect_stderr(io.StringIO()):
                 import_module("gymnasium_robotics")  # prints a notice about other environments
         yield counts
+
+
+def print_warnings(counts: Mapping[str, int]) -> None:
+    """What `quiet_simulators` counted, a line each, on standard error."""
+    for warning, count in counts.items():
+        print(f"warning, {count} times: {warning}", file=sys.stderr)
 
 
 def _difference(ours: spaces.Space, trained: spaces.Space, what: str, *, bounds: bool) -> str | None:
