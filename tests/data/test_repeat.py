@@ -36,6 +36,29 @@ def test_the_time_limit_counts_the_environments_own_steps():
     assert ends == [False, False, True]
 
 
+class Goal(gymnasium.Wrapper):
+    """Succeeds in its third step alone, as a maze does whose goal moves on once it is reached."""
+
+    def reset(self, **kwargs):
+        self.steps = 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        self.steps += 1
+        *step, info = self.env.step(action)
+        return *step, {**info, "success": self.steps == 3, "steps": self.steps}
+
+
+def test_a_success_at_any_of_the_steps_is_one():
+    env = ActionRepeat(Goal(gymnasium.make("Pendulum-v1")), 5)
+    env.reset(seed=0)
+    infos = [env.step(np.zeros(1, np.float32))[4] for _ in range(2)]
+    assert [(info["success"], info["steps"]) for info in infos] == [(True, 5), (False, 10)]
+    bare = ActionRepeat(gymnasium.make("Pendulum-v1"), 5)
+    bare.reset(seed=0)
+    assert "success" not in bare.step(np.zeros(1, np.float32))[4]
+
+
 def test_the_specification_carries_the_wrapper_and_brings_it_back():
     env = ActionRepeat(gymnasium.make("Pendulum-v1"), 5)
     assert env.metadata["render_fps"] == gymnasium.make("Pendulum-v1").metadata["render_fps"] / 5

@@ -8,7 +8,7 @@ import gymnasium
 class ActionRepeat(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Every action is held for `repeat` steps, or to the episode's end, and earns the sum of their rewards.
 
-    The observation is the last one. A time limit inside counts the environment's own steps. Gymnasium records the
+    The observation is the last one, and `info` too, but a success at any of the steps is one. A time limit inside counts the environment's own steps. Gymnasium records the
     wrapper in the environment's specification, so a dataset collected with it is evaluated with it.
 
     Args:
@@ -25,10 +25,13 @@ class ActionRepeat(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Hold an action."""
-        total = 0.0
+        total, success = 0.0, False
         for _ in range(self.repeat):
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
+            success = success or bool(info.get("success"))
             if terminated or truncated:
                 break
+        if "success" in info:
+            info = {**info, "success": success}
         return observation, total, terminated, truncated, info
