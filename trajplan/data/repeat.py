@@ -8,8 +8,9 @@ import gymnasium
 class ActionRepeat(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Every action is held for `repeat` steps, or to the episode's end, and earns the sum of their rewards.
 
-    The observation is the last one, and `info` too, but a success at any of the steps is one. A time limit inside counts the environment's own steps. Gymnasium records the
-    wrapper in the environment's specification, so a dataset collected with it is evaluated with it.
+    The observation is the last one, and so is `info`, but a success at any of the steps is one. A time limit inside
+    counts the environment's own steps. Gymnasium records the wrapper in the environment's specification, so a dataset
+    collected with it is evaluated with it.
 
     Args:
         env: the environment.
