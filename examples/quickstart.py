@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> None:
         report.mkdir(parents=True, exist_ok=True)
         os.environ["MINARI_DATASETS_PATH"] = str(output / "minari")
         os.environ["TRAJPLAN_CACHE"] = str(output / "cache")
+        places = ("MINARI_DATASETS_PATH", "TRAJPLAN_CACHE")
+        print("$ export " + " ".join(f"{name}={shlex.quote(os.environ[name])}" for name in places))
         collect_train_evaluate(output, model, report, args.episodes)
         write_report(model, report, results)
     print(f"\n{json.loads(results.read_text())['summary']}\nReport: {report / 'report.html'}")
@@ -153,7 +155,8 @@ td, th {{ padding: .2rem 1rem; text-align: left }} img {{ max-width: 100% }}
 {len(NOISE)} levels of action noise; an action lasts {REPEAT} steps of the simulator.
 All policies below ran the same episodes (same seeds).</p>
 <table><tr><th>policy<th>goals an episode<th>95 % interval<th>range</tr>{rows}</table>
-<h2>Plans</h2><p>All beams that the search kept, and the best one.</p><img src="plan.png" alt="plans in the maze">
+<h2>Plans</h2><p>All beams that the search kept (they often agree), and over them the best one.</p>
+<img src="plan.png" alt="plans in the maze">
 <p>{films}</p>
 <h2>Learning</h2><img src="learning_curve.png" alt="learning curve">
 """

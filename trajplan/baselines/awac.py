@@ -17,7 +17,7 @@ from trajplan.models.policies import make_policy
 
 @dataclass(frozen=True, kw_only=True)
 class AWACConfig(ActorCriticConfig):
-    """Settings of AWAC; the defaults are those of the public comparison."""
+    """Settings of AWAC; the defaults are those of CORL (Tarasov et al. 2022)."""
 
     temperature: float = option(1 / 3, "lambda: advantages are divided by it before the exponential")
     max_weight: float = option(100.0, "largest advantage weight")

@@ -21,7 +21,7 @@ from trajplan.models.policies import make_policy
 
 @dataclass(frozen=True, kw_only=True)
 class AWRConfig(NetworkConfig):
-    """Settings of advantage-weighted regression; temperature and largest weight are the paper's."""
+    """Settings of advantage-weighted regression; temperature and largest weight are those of the authors' code."""
 
     temperature: float = option(1.0, "beta: advantages are divided by it before the exponential")
     max_weight: float = option(20.0, "largest advantage weight")

@@ -22,7 +22,7 @@ from trajplan.models.policies import SquashedGaussian
 
 @dataclass(frozen=True, kw_only=True)
 class COMBOConfig(ModelBasedConfig):
-    """Settings of COMBO; the defaults are those of the public comparison."""
+    """Settings of COMBO; the defaults are OfflineRL-Kit's."""
 
     beta: float = option(0.5, "weight of the penalty E_rho[Q] - E_data[Q]")
     rho: Literal["mix", "model"] = option(

@@ -22,7 +22,7 @@ from trajplan.models.policies import SquashedGaussian
 
 @dataclass(frozen=True, kw_only=True)
 class CQLConfig(SACConfig):
-    """Settings of conservative Q-learning; the defaults are those of the public comparison on locomotion."""
+    """Settings of conservative Q-learning; the defaults are CORL's (Tarasov et al. 2022) for locomotion."""
 
     alpha: float = option(10.0, "weight of the penalty (0: none); with a target gap it starts there")
     raise_data: bool = option(True, "whether the penalty also raises Q of the data's actions")

@@ -16,7 +16,7 @@ from trajplan.models.dynamics import Uncertainty
 
 @dataclass(frozen=True, kw_only=True)
 class MOPOConfig(ModelBasedConfig):
-    """Settings of MOPO; the defaults are those of the public comparison."""
+    """Settings of MOPO; the defaults are OfflineRL-Kit's."""
 
     penalty_weight: float = option(1.0, "lambda: how much of the uncertainty is taken off a model's rewards (0: MBPO)")
     penalty: Literal["max-deviation", "disagreement"] = option(

@@ -34,7 +34,7 @@ NAMES = {
 }  # fmt: skip
 BEST_TENTH = "BC-10 %"
 
-_PAPER = "Janner, Li, Levine 2021 (Trajectory Transformer), mean of 15 runs"
+_PAPER = "Janner, Li, Levine 2021, table 1 (TT: mean of 15 runs; the others as quoted there)"
 _FREE = "CORL (Tarasov et al. 2022), last checkpoint, mean of 4 seeds"
 _KIT = "OfflineRL-Kit (Sun 2023), mean of 4 seeds"
 
