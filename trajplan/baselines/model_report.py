@@ -101,7 +101,8 @@ def _returns(axes: Axes, returns: list[dict[str, float]]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), "o-", markersize=3, color=colours[name], label=label)
     if returns:
-        axes.legend(fontsize=8)
+        axes.margins(y=0.35)  # room for the legend
+        axes.legend(fontsize=8, loc="upper center", ncols=3, columnspacing=1, handlelength=1.2)
     else:
         axes.text(0.5, 0.5, "not evaluated yet", ha="center", transform=axes.transAxes, color=FAINT)
 
