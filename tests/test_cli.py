@@ -1,3 +1,5 @@
+import contextlib
+import signal
 import subprocess
 import sys
 
@@ -14,6 +16,8 @@ def call(capsys, *argv):
         status = cli.main(argv)
     except SystemExit as stop:
         status = stop.code
+    except KeyboardInterrupt:
+        pytest.fail("Ctrl-C ended with a traceback")
     return status, capsys.readouterr()
 
 
@@ -52,6 +56,34 @@ def test_failures_are_one_sentence_and_a_status(capsys, monkeypatch, raised, sta
     monkeypatch.setattr(datasets, "run", run)
     result, output = call(capsys, "datasets", "list")
     assert (result, output.err) == (status, printed)
+
+
+@pytest.mark.parametrize("argv", [*((name,) for name in cli.COMMANDS), ("baseline", "iql")])
+def test_ctrl_c_while_a_command_is_imported_is_one_sentence(capsys, monkeypatch, argv):
+    from trajplan.baselines.registry import Entry
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    if len(argv) == 1:
+        monkeypatch.setattr(cli, "import_module", interrupted)
+    monkeypatch.setattr(Entry, "config_class", interrupted)
+    status, printed = call(capsys, *argv)
+    assert (status, printed.err) == (130, "trajplan: interrupted\n")
+
+
+def test_ctrl_c_that_a_library_swallows_and_fails_after_is_an_interruption(capsys, monkeypatch):
+    from trajplan.commands import datasets
+
+    def run(args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RecursionError
+
+    monkeypatch.setattr(datasets, "run", run)
+    status, printed = call(capsys, "datasets", "list")
+    assert (status, printed.err) == (130, "trajplan: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -3,10 +3,13 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
+from types import FrameType
 
 from trajplan import __version__
 from trajplan.errors import TrajplanError
@@ -23,7 +26,49 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 done, 1 failed midway, 2 bad input, 130 interrupted)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    interrupts = _Interrupts()
+    try:
+        # Parsing too, as it imports what the chosen command's options need.
+        args = _parse(list(sys.argv[1:] if argv is None else argv))
+        return int(args.run(args) or 0)
+    except TrajplanError as error:
+        print(f"trajplan: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader (`| head`) has left; the flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, Exception) as error:
+        # torch swallows a Ctrl-C while it imports numpy, and fails afterwards for want of it.
+        if not isinstance(error, KeyboardInterrupt) and not interrupts.seen:
+            raise
+        print("trajplan: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        interrupts.close()
+
+
+class _Interrupts:
+    """Remembers whether there was a Ctrl-C, which otherwise takes its usual course."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        # Python delivers signals to the main thread only; a handler that somebody else has set is left alone.
+        self._set = threading.current_thread() is threading.main_thread()
+        self._set = self._set and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._set:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)
+
+    def close(self) -> None:
+        if self._set:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="trajplan", description="Planning by sequence modelling.")
     parser.add_argument("--version", action="version", version=f"trajplan {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -39,15 +84,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         words = ["trajplan", *takewhile(lambda word: not word.startswith("-"), argv), "--help"]
         parser.error(f"unknown: {shlex.join(unknown)}; see {shlex.join(words)}")
-    try:
-        return int(args.run(args) or 0)
-    except TrajplanError as error:
-        print(f"trajplan: error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader (`| head`) has left; the flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("trajplan: interrupted", file=sys.stderr)
-        return 130
+    return args
