@@ -175,6 +175,18 @@ def test_bad_input_is_refused_before_training(arguments, message, tmp_path, caps
     assert not output.exists()
 
 
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_an_output_that_is_a_file_is_refused(below, folder, tmp_path, capsys):
+    file = tmp_path / "afile"
+    file.write_text("mine")
+    for command in (["baseline", "bc", "--dataset", "x", "--eval-every", "0", *SHORT], ["evaluate", str(folder)]):
+        assert main([*command, "--output", str(file / below)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"trajplan: error: {file / below} cannot be made: ")
+        assert error.endswith("; choose another --output.\n")
+    assert file.read_text() == "mine"
+
+
 def test_unknown_methods_and_options_are_named(capsys):
     for arguments, message in (
         (["ppo"], "'ppo' (choose from"),

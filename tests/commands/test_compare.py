@@ -1,6 +1,7 @@
 import csv
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +198,32 @@ def test_bad_input_is_refused_before_any_training(arguments, changes, message, t
     assert compare(tmp_path / "out", *arguments, **changes) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", [[], ["--report"], ["--dry-run"], ["--cell", "bc/0"]])
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_an_output_that_is_a_file_is_refused(below, how, tmp_path, capsys):
+    file = tmp_path / "afile"
+    file.write_text("mine")
+    assert compare(file / below, *how) == 2
+    assert capsys.readouterr().err == (
+        f"trajplan: error: {file / below} cannot be made: {file} is a file; choose another --output.\n"
+    )
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("how", [[], ["--cell", "bc/0"]])
+def test_an_output_that_cannot_be_made_is_refused(how, tmp_path, monkeypatch, capsys):
+    output, original = tmp_path / "out", Path.mkdir
+
+    def mkdir(path, *arguments, **keywords):
+        if output in path.parents:
+            raise PermissionError(13, "Permission denied")
+        original(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert compare(output, *how) == 2
+    assert "cannot be made: Permission denied; choose another --output." in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_training(tmp_path, monkeypatch, capsys):

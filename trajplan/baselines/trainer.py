@@ -39,7 +39,14 @@ from trajplan.training.files import read_json, remove_partial
 from trajplan.training.interrupt import Interrupt
 from trajplan.training.metrics import MetricsFile, read_metrics
 from trajplan.training.result import TrainResult
-from trajplan.training.resume import STATES, check_same_dataset, check_same_state, holds_run, refuse_existing
+from trajplan.training.resume import (
+    STATES,
+    check_same_dataset,
+    check_same_state,
+    holds_run,
+    make_folder,
+    refuse_existing,
+)
 
 
 def train(
@@ -68,7 +75,8 @@ def train(
         progress: whether to show a bar on standard error.
 
     Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data.
+        CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data,
+            or the folder cannot be made.
         ConfigError: for an unknown method or device, or a method that does not fit the dataset's actions.
         DataError: for a dataset that the method cannot learn from.
         TrajplanError: if a metric is not finite; nothing is saved then.
@@ -102,7 +110,7 @@ def train(
     if step:
         check_same_state(step, read_json(step / "state.json"), fingerprint, 1)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_partial(folder)
         transform = {"name": run_config.reward_transform, "scale": scale, "shift": shift}
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)

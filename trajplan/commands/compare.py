@@ -61,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.comparison.cells import Cell, is_finished, read_record, shell
     from trajplan.comparison.claim import holder
     from trajplan.devices import choose_device
+    from trajplan.training.files import refuse_file
 
     methods = parse_methods(args.methods)
     settings = parse_settings(args.set, methods)
     evaluation = EvaluationConfig(**given(args, EvaluationConfig))
     for name in ("seeds", "jobs"):
         require(getattr(args, name) >= 1, f"--{name}", getattr(args, name), "be at least 1")
+    refuse_file(args.output)
 
     def cell(label: str, seed: int) -> Cell:
         return Cell(label, methods[label], seed, args.dataset, args.output, settings[label], evaluation)

@@ -114,10 +114,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _output_folder(args: argparse.Namespace) -> Path:
+    from trajplan.training.resume import make_folder
+
     output = args.output or Path(args.checkpoint)
     if args.output is None and not output.is_dir():
         raise ConfigError(f"{args.checkpoint} is not a folder here; for a model from the hub give --output DIR.")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     return output
 
 

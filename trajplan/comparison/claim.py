@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from trajplan.errors import TrajplanError
+from trajplan.training.resume import make_folder
 
 TOUCH_SECONDS = 60.0
 # Names the process that started this one to work on a cell: when it is gone, this one saves and stops.
@@ -32,6 +33,7 @@ class Claim:
 
     Raises:
         ClaimedError: on entering, if another process does.
+        CheckpointError: on entering, if the folder cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +42,7 @@ class Claim:
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._file = _take(self.path)
         threading.Thread(target=self._watch, args=(os.environ.get(PARENT),), daemon=True).start()
         return self

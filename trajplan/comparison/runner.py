@@ -11,6 +11,7 @@ from typing import Literal
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.claim import PARENT, holder
 from trajplan.training.interrupt import Interrupt
+from trajplan.training.resume import make_folder
 
 # The exit status of a cell's command when another process works on the cell (EX_TEMPFAIL of sysexits.h).
 BUSY = 75
@@ -110,7 +111,7 @@ class Pool:
         environment = {"OMP_NUM_THREADS": str(threads_for(self.jobs))} | os.environ | {PARENT: str(os.getpid())}
         if len(self.gpus) > 1:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
-        cell.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(cell.folder)
         with cell.log.open("ab") as log:
             # A session of its own: Ctrl-C at the terminal comes to this process only, which passes it on once.
             process = subprocess.Popen(

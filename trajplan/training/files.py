@@ -11,6 +11,17 @@ from trajplan.errors import CheckpointError
 PARTIAL = ".partial-"
 
 
+def refuse_file(folder: Path) -> None:
+    """Refuse a folder that is a file, or would be in one.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"{folder} cannot be made: {path} is a file; choose another --output.")
+
+
 def fsync(path: Path) -> None:
     """Force a file, or a folder's list of names, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
