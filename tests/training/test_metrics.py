@@ -1,5 +1,9 @@
 import json
+import re
 
+import pytest
+
+from trajplan.errors import CheckpointError
 from trajplan.training.metrics import MetricsFile, read_metrics
 
 
@@ -33,6 +37,16 @@ def test_a_half_written_line_is_dropped(tmp_path):
     assert [line["update"] for line in read_metrics(tmp_path)] == [1, 2, 3]
     MetricsFile(tmp_path, update=9).close()
     assert (tmp_path / "metrics.jsonl").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"loss": 1.0}', '{"update": "many"}', "7"])
+def test_a_line_that_no_run_wrote_is_named_and_nothing_dropped(tmp_path, text):
+    fill(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(before := path.read_text() + text + '\n{"update": 3}\n')
+    with pytest.raises(CheckpointError, match=rf"^Line 3 of .*metrics\.jsonl is not .*: {re.escape(text)}; delete"):
+        MetricsFile(tmp_path, update=9)
+    assert path.read_text() == before
 
 
 def test_a_run_from_the_start_begins_an_empty_file(tmp_path):

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trajplan.errors import ConfigError
+from trajplan.errors import CheckpointError, ConfigError
 from trajplan.training.files import PARTIAL, fsync
 
 NAME = "metrics.jsonl"
@@ -20,6 +20,9 @@ class MetricsFile:
     Args:
         folder: the model folder.
         update: the updates done; lines of later ones, and a half-written line, are dropped.
+
+    Raises:
+        CheckpointError: as `read_metrics` says, if `update` is above 0.
     """
 
     def __init__(self, folder: Path, update: int = 0) -> None:
@@ -45,14 +48,21 @@ class MetricsFile:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl in order; a half-written last line is left out."""
+    """The lines of a run's metrics.jsonl in order; a half-written last line is left out.
+
+    Raises:
+        CheckpointError: if one is not the JSON object of an update.
+    """
     path = Path(folder) / NAME
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:
-            lines.append(json.loads(line))
+            values = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not isinstance(values, dict) or not isinstance(values.get("update"), int):
+            raise CheckpointError(f"Line {number} of {path} is not what a run writes: {line[:80]}; delete that line.")
+        lines.append(values)
     return lines
 
 
