@@ -17,6 +17,11 @@ def test_a_device_that_is_not_there_is_refused_in_one_sentence(name):
     assert "\n" not in str(refused.value)
 
 
+def test_a_device_without_values_is_refused():
+    with pytest.raises(ConfigError, match=r"^There is no device 'meta' here .*; give --device cpu"):
+        choose_device("meta")
+
+
 @pytest.mark.gpu
 def test_a_gpu_chosen_by_number_is_the_current_one():
     last = torch.cuda.device_count() - 1

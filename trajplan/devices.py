@@ -9,12 +9,13 @@ def choose_device(name: str | None = None) -> torch.device:
     """The device of a name such as `cpu` or `cuda:1`, made the current one; None: a GPU if there is one.
 
     Raises:
-        ConfigError: if there is no such device here.
+        ConfigError: if there is no such device here, or it holds no values (`meta`).
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        # With a value to fetch: `meta` has none.
+        torch.empty(1, device=name).cpu()
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"There is no device {name!r} here ({reason}); give --device cpu, or leave it out.") from None
@@ -23,3 +24,10 @@ def choose_device(name: str | None = None) -> torch.device:
         # Streams and graphs belong to the current device.
         torch.cuda.set_device(device)
     return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch wanted more memory than there is, on whatever device."""
+    # On a CPU it is a plain RuntimeError, also where the size is no 64-bit number.
+    sizes = ("can't allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in sizes)
