@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trajplan.devices import is_out_of_memory
 from trajplan.errors import ConfigError
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
@@ -99,12 +100,23 @@ class BeamSearch:
 
         Returns:
             The best plans' first actions (B, A) float32, and all kept beams.
+
+        Raises:
+            ConfigError: if the plans do not fit into memory.
         """
         S = self.model.config.observation_dim
         tokens = self.tokenizer.encode(observations.to(self.model.device), slice(0, S))
-        action_noise, observation_noise = self._noise(generators)
         prefix = torch.cat([context.to(tokens.device).flatten(1), tokens], 1)
-        plans: BeamPlans = self._search(prefix, action_noise, observation_noise)
+        try:
+            plans: BeamPlans = self._search(prefix, *self._noise(generators))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"The plans need more memory than there is on {self.model.device}: choose a smaller horizon "
+                f"({self.config.horizon}), beam_width ({self.config.beam_width}) or n_expand "
+                f"({self.config.n_expand}), or plan for fewer environments at once ({len(prefix)})."
+            ) from None
         return self.actions(plans)[:, 0, 0], plans
 
     def actions(self, plans: BeamPlans) -> Tensor:
