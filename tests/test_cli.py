@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from trajplan import __version__, cli
+from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, from_dict, given
 from trajplan.errors import ConfigError, DataError
 from trajplan.planners.config import BeamSearchConfig
@@ -110,5 +111,9 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
     assert from_dict(BeamSearchConfig, {"horizon": 4}) == BeamSearchConfig(horizon=4)
     with pytest.raises(ConfigError, match="has no setting 'horizn'; it has horizon, beam_width"):
         from_dict(BeamSearchConfig, {"horizn": 4})
+    with pytest.raises(ConfigError, match="horizon is 'four'; it must be of type int"):
+        from_dict(BeamSearchConfig, {"horizon": "four"})
+    with pytest.raises(ConfigError, match="reward_transform is 'all'; it must be among none, return-range"):
+        from_dict(RunConfig, {"reward_transform": "all"})
     with pytest.raises(SystemExit):
         parser.parse_args(["--horizon", "four"])

@@ -49,7 +49,7 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
     """A config from a dictionary.
 
     Raises:
-        ConfigError: for a name that the config does not have.
+        ConfigError: for a name that the config does not have, or a value of the wrong type or out of range.
     """
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
@@ -57,7 +57,8 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
         raise ConfigError(
             f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}."
         )
-    return config_class(**values)
+    hints = typing.get_type_hints(config_class)
+    return config_class(**{name: _checked(name, value, hints[name]) for name, value in values.items()})
 
 
 def require(holds: bool, name: str, value: object, must: str) -> None:
@@ -75,6 +76,20 @@ def changes(now: Any, before: Any, free: Collection[str] = ()) -> list[str]:
     names = [field.name for field in dataclasses.fields(now) if field.name not in free]
     changed = [name for name in names if getattr(now, name) != getattr(before, name)]
     return [f"{name} is {getattr(now, name)} and was {getattr(before, name)}" for name in changed]
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    inner, optional = _unwrap(hint)
+    if value is None and optional:
+        return None
+    if typing.get_origin(inner) is Literal:
+        require(value in typing.get_args(inner), name, repr(value), f"be among {', '.join(typing.get_args(inner))}")
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if inner is int and number and float(value).is_integer():
+        return int(value)
+    require(number if inner is float else type(value) is inner, name, repr(value), f"be of type {inner.__name__}")
+    return value
 
 
 def _unwrap(hint: Any) -> tuple[Any, bool]:

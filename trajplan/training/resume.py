@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from trajplan.config import from_dict
+from trajplan.config import C, from_dict
 from trajplan.data.info import DatasetInfo
-from trajplan.errors import CheckpointError
+from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
 from trajplan.training.files import read_json
@@ -47,7 +47,7 @@ def saved_config(folder: Path) -> TrainConfig:
     Raises:
         CheckpointError: if there is none, or it was made by an incompatible version.
     """
-    return from_dict(TrainConfig, read_json(folder / "training.json"))
+    return _saved(TrainConfig, folder / "training.json")
 
 
 def saved_dataset(folder: Path) -> str:
@@ -66,9 +66,9 @@ def saved_planner(folder: Path) -> BeamSearchConfig:
     """The planner's settings of the run in a folder.
 
     Raises:
-        CheckpointError: if there are none.
+        CheckpointError: if there are none, or they were made by an incompatible version.
     """
-    return from_dict(BeamSearchConfig, read_json(folder / "planner.json"))
+    return _saved(BeamSearchConfig, folder / "planner.json")
 
 
 def check_same_settings(folder: Path, config: TrainConfig) -> None:
@@ -110,3 +110,10 @@ def check_same_state(step: Path, about: dict[str, Any], fingerprint: str, proces
             f"{step} was written by {about.get('processes')} processes and this run has {processes}: an exact "
             "continuation needs the same number."
         )
+
+
+def _saved(config_class: type[C], path: Path) -> C:
+    try:
+        return from_dict(config_class, read_json(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
