@@ -187,6 +187,7 @@ def test_one_command_does_all_and_a_failure_costs_one_cell(tmp_path, capsys):
         ([], {"seeds": 0}, "--seeds is 0; it must be at least 1"),
         (["--jobs", "0"], {}, "--jobs is 0"),
         (["--episodes", "0"], {}, "episodes is 0"),
+        (["--max-episode-steps", "0"], {}, "max_episode_steps is 0; it must be at least 1"),
         (["--env", "Nothing-v0"], {}, "'Nothing-v0' is not registered"),
         (["--env", "CartPole-v1"], {}, "CartPole-v1 does not fit"),
         (["--reference-min", "1"], {}, "give both --reference-min and --reference-max"),

@@ -227,6 +227,30 @@ def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys
     assert not (hopper / "evaluation.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--max-episode-steps", 0), "--max-episode-steps is 0; it must be at least 1."),
+        (("--max-episode-steps", -5), "--max-episode-steps is -5; it must be at least 1."),
+        (("--video-episodes", -1), "--video-episodes is -1; it must be at least 1."),
+        (("--video", "--video-episodes", 0), "--video-episodes is 0; it must be at least 1."),
+        (("--horizon", 10**13), "The plans need more memory than there is"),
+        (("--horizon", 10**18), "The plans need more memory than there is"),
+    ],
+)
+def test_numbers_that_cannot_be_are_one_sentence(cartpole, capsys, words, message):
+    assert run(cartpole, *words) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"trajplan: error: {message}")
+
+
+@pytest.mark.parametrize("value", ["five", None, 2.5, True])
+def test_a_planner_setting_of_the_wrong_type_is_named(cartpole, capsys, value):
+    path = cartpole / "planner.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"horizon": value}))
+    assert run(cartpole) == 2
+    assert capsys.readouterr().err.startswith(f"trajplan: error: {path}: horizon is {value!r}; it must be of type int.")
+
+
 def test_hub_name_needs_an_output_folder(capsys, tmp_path):
     assert run(tmp_path / "nowhere") == 2
     assert "nowhere" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trajplan.config import add_arguments as add_config_arguments
-from trajplan.config import from_dict, given, to_dict
+from trajplan.config import given, require, to_dict
 from trajplan.errors import ConfigError
 from trajplan.planners.config import BeamSearchConfig
 
@@ -63,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.evaluation.video import VideoRecorder
     from trajplan.hub import checkpoint_folder, load_policy
 
+    # Before anything is loaded; the rollout checks its own.
+    for name in ("max_episode_steps", "video_episodes"):
+        value = getattr(args, name)
+        require(value is None or value >= 1, "--" + name.replace("_", "-"), value, "be at least 1")
     folder = checkpoint_folder(args.checkpoint)
     output = _output_folder(args)
     planner = _planner(args, folder)
@@ -125,7 +129,7 @@ def _output_folder(args: argparse.Namespace) -> Path:
 
 def _planner(args: argparse.Namespace, folder: Path) -> BeamSearchConfig | None:
     from trajplan.hub import is_baseline
-    from trajplan.training.files import read_json
+    from trajplan.training.resume import saved_planner
 
     if is_baseline(folder):
         flags = [*given(args, BeamSearchConfig), *(["picture"] if args.picture else [])]
@@ -133,8 +137,7 @@ def _planner(args: argparse.Namespace, folder: Path) -> BeamSearchConfig | None:
             names = ", ".join("--" + name.replace("_", "-") for name in flags)
             raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {names}.")
         return None
-    saved = from_dict(BeamSearchConfig, read_json(folder / "planner.json"))
-    return dataclasses.replace(saved, **given(args, BeamSearchConfig))
+    return dataclasses.replace(saved_planner(folder), **given(args, BeamSearchConfig))
 
 
 def _settings(

@@ -39,6 +39,8 @@ class EvaluationConfig:
         for name in ("episodes", "num_envs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
         require(self.episode_seed >= 0, "episode_seed", self.episode_seed, "be 0 or more")
+        steps = self.max_episode_steps
+        require(steps is None or steps >= 1, "max_episode_steps", steps, "be at least 1, or none")
 
 
 def parse_methods(text: str) -> dict[str, str]:
