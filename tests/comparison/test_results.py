@@ -93,6 +93,15 @@ def test_a_file_that_was_not_written_whole_does_not_replace_the_old_one(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_and_nothing_partial_left(tmp_path):
+    path = tmp_path / "report.html"
+    path.mkdir()
+    message = r"report\.html cannot be replaced: Is a directory; move it away\."
+    with pytest.raises(CheckpointError, match=message), replacing(path) as temporary:
+        temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_how_far_a_cell_is(cell, finished):
     assert progress(cell("iql")) == "starting"
     made = finished("bc", 0, [1.0, 2.0], metrics=CURVE[:1])

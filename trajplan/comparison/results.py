@@ -184,7 +184,11 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
 
 
 class replacing:
-    """The temporary name under which a file is written that several machines may write at once; renamed on exit."""
+    """The temporary name under which a file is written that several machines may write at once; renamed on exit.
+
+    Raises:
+        CheckpointError: on exit, if the file cannot be replaced, as by a folder of its name.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -194,9 +198,12 @@ class replacing:
         return self.temporary
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
+        try:
+            if kind is None:
+                os.replace(self.temporary, self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be replaced: {error.strerror}; move it away.") from None
+        finally:
             self.temporary.unlink(missing_ok=True)
 
 
