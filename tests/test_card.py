@@ -70,9 +70,10 @@ def test_the_text_carries_dataset_settings_and_results(checkpoint: Path) -> None
     assert str(checkpoint) not in text
 
 
-def test_evaluate_puts_its_results_on_the_card(checkpoint: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_evaluate_puts_its_results_on_the_card(checkpoint: Path, named: bool) -> None:
     command = ["evaluate", str(checkpoint), "--episodes", "2", "--num-envs", "2", "--max-episode-steps", "3"]
-    assert main([*command, "--device", "cpu"]) == 0
+    assert main([*command, "--device", "cpu", *(["--output", str(checkpoint)] if named else [])]) == 0
     summary = json.loads((checkpoint / "evaluation.json").read_text())["summary"]
     card = ModelCard.load(checkpoint / "README.md")
     values = {result.metric_type: result.metric_value for result in card.data.eval_results}
@@ -98,7 +99,7 @@ def test_without_a_finished_evaluation_no_result_is_claimed(checkpoint: Path) ->
             (checkpoint / "evaluation.json").write_text(json.dumps(content))
         assert finished_evaluation(checkpoint) is None
         text = card_text(checkpoint, "user/maze")
-        assert "Not evaluated yet." in text
+        assert "This folder holds no evaluation yet." in text
         assert ModelCard(text).data.eval_results is None
 
 
@@ -123,6 +124,9 @@ def test_a_card_that_a_person_has_taken_over_is_kept(checkpoint: Path) -> None:
     path = write_card(checkpoint)
     assert GENERATED in path.read_text()
     path.write_text(path.read_text() + "outdated")
+    assert "outdated" not in write_card(checkpoint).read_text()
+    before = "<!-- trajplan writes this card anew at every push; remove this line to keep your own text. -->"
+    path.write_text(path.read_text().replace(GENERATED, before) + "outdated")
     assert "outdated" not in write_card(checkpoint).read_text()
     mine = path.read_text().replace(GENERATED, "") + "My own words.\n"
     path.write_text(mine)

@@ -142,7 +142,7 @@ def test_a_second_push_replaces_the_first_and_drops_stale_results(at: Any, check
     files = at.files("user/maze")
     assert not {"evaluation.json", "plan.png"} & set(files)
     assert files["mine.txt"] == b"added by hand"
-    assert b"Not evaluated yet" in files["README.md"]
+    assert b"This folder holds no evaluation yet" in files["README.md"]
     assert trajplan.load("user/maze").info.num_episodes == 6
     shas = [sha for sha, _ in at.repositories["user/maze"]]
     assert trajplan.load("user/maze", revision=shas[1]).info.num_episodes == first.num_episodes == 5

@@ -13,14 +13,16 @@ from trajplan.training.files import read_json
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-GENERATED = "<!-- trajplan writes this card anew at every push; remove this line to keep your own text. -->"
+# The mark of a card that is ours to replace, and the whole line; its end may differ between versions.
+MARK = "<!-- trajplan writes this card anew"
+GENERATED = f"{MARK} when it trains, evaluates or pushes; remove this line to keep your own text. -->"
 TAGS = ("offline-reinforcement-learning", "reinforcement-learning")
 TRANSFORMER_TAGS = ("trajectory-transformer", "planning")
 PICTURE = "plan.png"
 
 
 def write_card(folder: Path, repo_id: str | None = None, license: str | None = None) -> Path:
-    """Write README.md into a checkpoint folder, unless a person has taken it over (see `GENERATED`).
+    """Write README.md into a checkpoint folder, unless a person has taken it over (see `MARK`).
 
     Args:
         folder: holds config.json, dataset.json, training.json, planner.json (not a baseline's) and, once evaluated,
@@ -32,7 +34,7 @@ def write_card(folder: Path, repo_id: str | None = None, license: str | None = N
         CheckpointError: if one of the files is missing or damaged.
     """
     path = folder / "README.md"
-    if not path.exists() or GENERATED in path.read_text():
+    if not path.exists() or MARK in path.read_text():
         path.write_text(card_text(folder, repo_id, license))
     return path
 
@@ -60,7 +62,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         f"# {name}",
         _introduction(dataset["id"], environment, method),
         _loading(repo_id or str(folder), environment),
-        _results(evaluation) if evaluation else "## Evaluation\n\nNot evaluated yet.",
+        _results(evaluation) if evaluation else "## Evaluation\n\nThis folder holds no evaluation yet.",
         *([f"![Plans of the beam search]({PICTURE})"] if (folder / PICTURE).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
         *([f"## Method settings\n\n{_table(config['settings'].items())}"] if method else []),

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     print_warnings(warnings)
     print(f"written           {file.path}")
     _write_pictures(info, video, trace, output)
-    if args.output is None:
+    if output.resolve() == folder.resolve():
         write_card(output)
     return 0
 
