@@ -265,3 +265,18 @@ def test_list(write_minari, episodes, data_root):
     assert good["problem"] is None
     assert damaged["id"] == "toy/data-v0"
     assert "metadata.json" in damaged["problem"]
+
+
+def test_linked_folders_are_listed_and_suggested(write_minari, episodes, data_root, tmp_path, offline):
+    write_minari("toy/data-v0", episodes)
+    root = data_root[0]
+    (root / "toy").rename(tmp_path / "elsewhere")
+    (root / "toy").symlink_to(tmp_path / "elsewhere")
+    (root / "same-v0").symlink_to(tmp_path / "elsewhere/data-v0")
+    for place, target in (("loop", root), ("elsewhere/back", root), ("elsewhere/up", tmp_path / "elsewhere")):
+        (tmp_path / place).symlink_to(target)
+    (root / "round").symlink_to(tmp_path / "loop")
+    assert [row["id"] for row in minari_source.list_datasets()] == ["same-v0", "toy/data-v0"]
+    assert OfflineDataset.from_minari("toy/data-v0").num_episodes == 4
+    with pytest.raises(DataError, match="Did you mean toy/data-v0"):
+        OfflineDataset.from_minari("toy/dat-v0")

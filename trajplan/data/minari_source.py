@@ -221,12 +221,17 @@ def list_datasets() -> list[dict[str, Any]]:
 def _local_ids() -> list[str]:
     root = dataset_root()
     ids = []
-    for folder, subfolders, _ in os.walk(root):
+    for folder, subfolders, _ in os.walk(root, followlinks=True):
         if "data" in subfolders and folder != str(root):
             ids.append(Path(folder).relative_to(root).as_posix())
             subfolders.clear()
-        # Hidden folders are datasets being written.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        # Hidden folders are datasets being written; a link to a folder above would never end.
+        above = {os.path.realpath(path) for path in (Path(folder), *Path(folder).parents)}
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) not in above
+        ]
     return sorted(ids)
 
 
