@@ -71,7 +71,8 @@ def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
         ("tt.planner.horizn=5", "tt has no setting 'planner.horizn'; did you mean 'horizon'"),
         ("iql.updates=many", "--set iql.updates=many: argument --updates: invalid int value: 'many'"),
         ("iql.policy=odd", "--set iql.policy=odd: argument --policy: invalid choice: 'odd'"),
-        ("bc.standardize=maybe", "--set bc.standardize=maybe: argument --standardize"),
+        ("bc.standardize=maybe", "--set bc.standardize=maybe: standardize is true or false, not 'maybe'."),
+        ("iql.updates=true", "--set iql.updates=true: argument --updates: invalid int value: 'true'"),
         ("bc.seed=3", "seeds are set for all methods alike, by --seeds"),
         ("tt.seed=3", "seeds are set for all methods alike, by --seeds"),
     ],
@@ -100,5 +101,7 @@ def test_flags_are_those_of_the_commands():
 def test_the_evaluation_is_checked():
     with pytest.raises(ConfigError, match="episodes is 0"):
         EvaluationConfig(episodes=0)
+    with pytest.raises(ConfigError, match="max_episode_steps is -5; it must be at least 1, or none"):
+        EvaluationConfig(max_episode_steps=-5)
     with pytest.raises(ConfigError, match="episode_seed is -1"):
         EvaluationConfig(episode_seed=-1)

@@ -136,11 +136,15 @@ def _typed(word: str, method: str, name: str, text: str) -> Any:
     if plain == "seed":
         raise ConfigError(f"--set {word}: seeds are set for all methods alike, by --seeds.")
     for config_class in classes:
-        if plain in {field.name for field in dataclasses.fields(config_class)}:
+        defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+        if plain in defaults:
+            truth = isinstance(defaults[plain], bool)
+            if truth and text.lower() not in ("true", "false"):
+                raise ConfigError(f"--set {word}: {name} is true or false, not {text!r}.")
             parser = _Parser(add_help=False, allow_abbrev=False)
             parser.word = word
             add_arguments(parser, config_class, "settings")
-            value = {"true": True, "false": False}.get(text.lower(), text)
+            value = text.lower() == "true" if truth else text
             return given(parser.parse_args(flags({plain: value})), config_class)[plain]
     known = [field.name for config_class in classes for field in dataclasses.fields(config_class)]
     close = difflib.get_close_matches(plain, known, 1)
