@@ -107,15 +107,20 @@ def test_another_type_of_model_is_refused(folder):
 
 def test_weights_of_another_shape_are_refused(folder):
     edit(folder / "config.json", n_embd=16)
-    with pytest.raises(CheckpointError, match="does not fit its config"):
+    with pytest.raises(CheckpointError, match="does not fit its config") as caught:
         load_model_folder(folder)
+    assert str(caught.value).count(" is (") == 1  # the first only
 
 
 def test_a_weight_that_is_missing_is_named(folder):
     weights = load_file(folder / "model.safetensors")
-    del weights["heads"]
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="heads"):
+    first, *_, last = weights
+    for without, message in (({first, last}, f"it has no (?:{first}|{last})"), (set(weights), "it has no ")):
+        save_file({k: v for k, v in weights.items() if k not in without}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=rf"or is damaged: {message}[^ ]*\.$"):
+            load_model_folder(folder)
+    save_file(weights | {"odd": weights[first].clone()}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"damaged: it has a odd, which the model has not\.$"):
         load_model_folder(folder)
 
 

@@ -21,7 +21,7 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.networks import Dimensions
 from trajplan.training.files import read_json, write_json
-from trajplan.training.tensors import read_tensors, write_tensors
+from trajplan.training.tensors import difference, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
 STATISTICS = ("observation_mean", "observation_deviation")
@@ -102,23 +102,13 @@ def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, i
     Raises:
         CheckpointError: naming `path`, if the weights are of another method or other sizes.
     """
-    differs = _difference(weights, weights_of(method, Scaling.of(info)))
+    differs = difference(weights, weights_of(method, Scaling.of(info)))
     if differs:
         raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")
     networks = dict(weights)
     mean, deviation = (networks.pop(name) for name in STATISTICS)
     method.load_state_dict(networks)
     return Scaling.of(info, mean, deviation)
-
-
-def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that is missing, of another shape or one too many."""
-    for name, tensor in expected.items():
-        if name not in found:
-            return f"it has no {name}"
-        if found[name].shape != tensor.shape:
-            return f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-    return next((f"it has a {name}, which the method has not" for name in found if name not in expected), None)
 
 
 def moments_of(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from trajplan.planners.config import BeamSearchConfig
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.config import TrainConfig
 from trajplan.training.files import PARTIAL, fsync, read_json, write_json
+from trajplan.training.tensors import difference
 
 WEIGHTS = "model.safetensors"
 
@@ -123,10 +124,13 @@ def _load_model(folder: Path) -> TrajectoryTransformer:
         raise CheckpointError(f"{folder} has no {WEIGHTS}: its training has not saved yet, or the copy is incomplete.")
     try:
         model = TrajectoryTransformer(TrajectoryTransformerConfig.from_dict(config))
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        reason = difference(weights, model.state_dict())
     except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"The model in {folder} does not fit its config.json or is damaged: {reason}") from None
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if reason:
+        raise CheckpointError(f"The model in {folder} does not fit its config.json or is damaged: {reason}.")
+    model.load_state_dict(weights)
     return model
 
 

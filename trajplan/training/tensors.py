@@ -34,3 +34,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
+
+
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that is missing, of another shape or one too many, in a few words; None if all fit."""
+    for name, tensor in expected.items():
+        if name not in found:
+            return f"it has no {name}"
+        if found[name].shape != tensor.shape:
+            return f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+    return next((f"it has a {name}, which the model has not" for name in found if name not in expected), None)
