@@ -208,8 +208,9 @@ def test_a_run_is_not_overwritten_nor_resumed_as_something_else(walks, choices, 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(walks, small, quick, tmp_path):
     wild = dataclasses.replace(walks, rewards=walks.rewards * np.float32(1e30))
-    with pytest.raises(TrajplanError, match=r"critic/loss is (inf|nan) at update \d+, and nothing was saved"):
+    with pytest.raises(TrajplanError, match=r"critic/loss is (inf|nan) at update \d+, and nothing was saved") as caught:
         run(wild, tmp_path, "iql", small("iql"), quick())
+    assert str(caught.value).endswith(f"need another --output, or {tmp_path} deleted first.")
     assert not list((tmp_path / "training_state").glob("step-*"))
 
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import warnings
@@ -119,6 +120,16 @@ def test_bad_settings_are_one_sentence_and_leave_nothing(dataset, tmp_path, caps
     assert named in error
     assert "trajplan: error: " in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", [[], ["--preset", "tt_default"]])
+def test_a_baselines_run_is_not_resumed(dataset, tmp_path, capsys, preset):
+    folder = tmp_path / "run"
+    write = ["--dataset", dataset, "--output", str(folder), "--updates", "1", "--eval-every", "0", "--device", "cpu"]
+    assert main(["baseline", "bc", *write, "--batch-size", "4"]) == 0
+    assert main(["train", "--resume", "--output", str(folder), *preset]) == 2
+    assert f"error: {folder} holds a run of bc, which trajplan train cannot resume: " in capsys.readouterr().err
+    assert json.loads((folder / "config.json").read_text())["method"] == "bc"
 
 
 def test_a_dataset_that_does_not_exist_is_named(dataset, tmp_path, capsys, monkeypatch):

@@ -273,6 +273,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_applied(dataset, tiny, pla
     monkeypatch.setattr(loop, "gradients", broken)
     with pytest.raises(TrajplanError, match=r"loss is nan at update 7.*episodes [\d, ]+;.*step-00000004") as caught:
         train(dataset, folder, tiny(), planner)
+    assert str(caught.value).endswith(f"need another --output, or {folder} deleted first.")
     named = {int(n) for n in str(caught.value).split("episodes ")[1].split(";")[0].split(",")}
     training, _ = dataset.split(0.2, 0)
     assert named <= set(training.tolist())

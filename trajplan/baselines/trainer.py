@@ -45,6 +45,7 @@ from trajplan.training.resume import (
     check_same_state,
     holds_run,
     make_folder,
+    other_settings,
     refuse_existing,
 )
 
@@ -216,7 +217,7 @@ def _numbers(run: Run, measured: dict[str, Tensor]) -> dict[str, float]:
             last = state.newest_state(run.folder / STATES)
             raise TrajplanError(
                 f"{name} is {value} at update {run.done}, and nothing was saved; the last good checkpoint is "
-                f"{last or 'none, as none was saved yet'}."
+                f"{last or 'none, as none was saved yet'}. {other_settings(run.folder)}"
             )
     return numbers
 

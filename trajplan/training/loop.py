@@ -45,6 +45,7 @@ from trajplan.training.resume import (
     check_same_state,
     holds_run,
     make_folder,
+    other_settings,
     refuse_existing,
 )
 
@@ -297,7 +298,8 @@ def _stop_not_finite(run: Run, name: str, value: float) -> None:
     episodes = ", ".join(map(str, run.batches.episodes(run.done)))
     raise TrajplanError(
         f"The {name} is {value} at update {run.done + 1}, which was not applied; its batch drew on the episodes "
-        f"{episodes}; the last good checkpoint is {last or 'none, as none was saved yet'}."
+        f"{episodes}; the last good checkpoint is {last or 'none, as none was saved yet'}. "
+        f"{other_settings(run.folder)}"
     )
 
 

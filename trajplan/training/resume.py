@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from trajplan.baselines.settings import MODEL_TYPE
 from trajplan.config import C, from_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, ConfigError
@@ -29,6 +30,11 @@ def refuse_existing(folder: Path) -> None:
         raise CheckpointError(f"{folder} already holds a run: continue it with --resume, or choose another --output.")
 
 
+def other_settings(folder: Path) -> str:
+    """What to do when a run cannot go on as it is, as a sentence."""
+    return f"Other settings, such as a lower learning rate, need another --output, or {folder} deleted first."
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder of a run.
 
@@ -45,8 +51,15 @@ def saved_config(folder: Path) -> TrainConfig:
     """The resolved settings of the run in a folder.
 
     Raises:
-        CheckpointError: if there is none, or it was made by an incompatible version.
+        CheckpointError: if there is none, it was made by an incompatible version, or it is a baseline's.
     """
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    if config.get("model_type") == MODEL_TYPE:
+        method = config.get("method")
+        raise CheckpointError(
+            f"{folder} holds a run of {method}, which trajplan train cannot resume: give trajplan baseline {method} "
+            "--resume, or another --output."
+        )
     return _saved(TrainConfig, folder / "training.json")
 
 
