@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -204,6 +205,22 @@ def test_a_run_is_not_overwritten_nor_resumed_as_something_else(walks, choices, 
     changed = dataclasses.replace(walks, rewards=walks.rewards + 1)
     with pytest.raises(CheckpointError, match="content of the dataset has changed"):
         run(changed, tmp_path, "bc", small("bc"), quick(), resume=True)
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["bc", "mopo"])
+@pytest.mark.parametrize("lost", ["gone", "damaged"])
+def test_a_model_without_a_checkpoint_is_not_started_anew(walks, small, quick, tmp_path, name, lost):
+    run(walks, tmp_path, name, small(name), quick())
+    for step in (tmp_path / "training_state").iterdir():
+        shutil.rmtree(step) if lost == "gone" else (step / "random.safetensors").write_bytes(b"")
+    before = content(tmp_path)
+    with pytest.raises(CheckpointError, match="holds a model but no whole checkpoint in training_state/"):
+        run(walks, tmp_path, name, small(name), quick(), resume=True)
+    assert content(tmp_path) == before
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(walks, small, quick, tmp_path):

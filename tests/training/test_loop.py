@@ -2,6 +2,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -163,11 +164,27 @@ def test_resume_falls_back_on_an_older_checkpoint_that_is_whole(unbroken, datase
     assert same_weights(folder, unbroken)
 
 
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lost", ["gone", "damaged"])
+def test_a_model_without_a_checkpoint_is_not_started_anew(dataset, tiny, planner, tmp_path, lost):
+    folder = tmp_path / "run"
+    train(dataset, folder, tiny(), planner)
+    for step in (folder / "training_state").iterdir():
+        shutil.rmtree(step) if lost == "gone" else (step / "optimizer.safetensors").write_bytes(b"")
+    before = content(folder)
+    with pytest.raises(CheckpointError, match="holds a model but no whole checkpoint in training_state/"):
+        train(dataset, folder, tiny(), planner, resume=True)
+    assert content(folder) == before
+
+
 def test_a_run_is_not_overwritten(unbroken, dataset, tiny, planner):
-    before = {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
+    before = content(unbroken)
     with pytest.raises(CheckpointError, match="--resume"):
         train(dataset, unbroken, tiny(), planner)
-    assert {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()} == before
+    assert content(unbroken) == before
 
 
 @pytest.mark.parametrize(

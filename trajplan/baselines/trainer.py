@@ -45,6 +45,7 @@ from trajplan.training.resume import (
     check_same_state,
     holds_run,
     make_folder,
+    newest_checkpoint,
     other_settings,
     refuse_existing,
 )
@@ -76,8 +77,8 @@ def train(
         progress: whether to show a bar on standard error.
 
     Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data,
-            or the folder cannot be made.
+        CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, its
+            model is there and its checkpoints are not, or the folder cannot be made.
         ConfigError: for an unknown method or device, or a method that does not fit the dataset's actions.
         DataError: for a dataset that the method cannot learn from.
         TrajplanError: if a metric is not finite; nothing is saved then.
@@ -107,7 +108,7 @@ def train(
     scaling = scaling.to(on)
     policy = BaselinePolicy(name, method, scaling, dataset.info)
     run = Run(name, run_config, folder, method, scaling, policy, transitions, evaluate, on, about)
-    step = state.newest_state(folder / STATES) if continued else None
+    step = newest_checkpoint(folder) if continued else None
     if step:
         check_same_state(step, read_json(step / "state.json"), fingerprint, 1)
     else:

@@ -45,6 +45,7 @@ from trajplan.training.resume import (
     check_same_state,
     holds_run,
     make_folder,
+    newest_checkpoint,
     other_settings,
     refuse_existing,
 )
@@ -97,7 +98,8 @@ def train(
             exactly: the losses and weights become those of a run that was never stopped.
 
     Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, or the run there had other settings or data.
+        CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
+            its model is there and its checkpoints are not.
         ConfigError: if the batch cannot be divided, or a tracker is not installed.
         TrajplanError: if a loss is not finite; the weights of that update are not applied.
     """
@@ -120,7 +122,7 @@ def train(
         log_with=config.tracker_names or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "trackers")),
     )
-    step = state.newest_state(folder / STATES) if continued else None
+    step = newest_checkpoint(folder) if continued else None
     tokenizer = Tokenizer.load(folder) if step else _fit_tokenizer(dataset, config)
     table = TokenTable(dataset, tokenizer, config, accelerator.device)
     rank, processes = accelerator.process_index, accelerator.num_processes

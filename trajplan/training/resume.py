@@ -10,6 +10,7 @@ from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
 from trajplan.training.files import read_json
+from trajplan.training.state import newest_state
 
 STATES = "training_state"
 MARKS = ("training.json", "model.safetensors", "metrics.jsonl")
@@ -45,6 +46,21 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be made: {error.strerror}; choose another --output.") from None
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of the run in a folder; None if the run was stopped before its first.
+
+    Raises:
+        CheckpointError: if the folder holds a model and no whole checkpoint: a new start would replace the model.
+    """
+    step = newest_state(folder / STATES)
+    if step is None and (folder / "model.safetensors").exists():
+        raise CheckpointError(
+            f"{folder} holds a model but no whole checkpoint in {STATES}/ to continue from; keep the model as it is, "
+            "and choose another --output to train anew."
+        )
+    return step
 
 
 def saved_config(folder: Path) -> TrainConfig:
