@@ -95,11 +95,11 @@ MOMENTS = [
     (checkpoint, "save_settings", 0, "after"),
     (loop, "_update", 2, "after"),
     (loop, "_update", 6, "before"),
-    (state, "save_file", 4, "before"),
+    (state, "write_tensors", 4, "before"),
     (state, "write_json", 1, "after"),
     (files.os, "rename", 1, "after"),
     (checkpoint, "save_model", 2, "before"),
-    (checkpoint.os, "replace", 12, "after"),
+    (checkpoint.os, "replace", 21, "after"),
 ]
 
 
@@ -152,6 +152,11 @@ def test_the_cadence_of_checkpoints_changes_nothing(unbroken, dataset, tiny, pla
 
 def test_two_checkpoints_are_kept(unbroken):
     assert sorted(p.name for p in (unbroken / "training_state").iterdir()) == ["step-00000008", "step-00000012"]
+
+
+def test_who_can_read_the_settings_can_read_the_checkpoints(unbroken):
+    modes = {path.stat().st_mode for path in unbroken.rglob("*") if path.is_file()}
+    assert len(modes) == 1
 
 
 def test_resume_falls_back_on_an_older_checkpoint_that_is_whole(unbroken, dataset, tiny, planner, tmp_path):
@@ -367,7 +372,7 @@ def test_a_signal_saves_the_update_it_came_in(unbroken, dataset, tiny, planner, 
 def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
     unbroken, dataset, tiny, planner, tmp_path, monkeypatch
 ):
-    original, calls = state.save_file, []
+    original, calls = state.write_tensors, []
 
     def full(*args):
         calls.append(args)
@@ -375,7 +380,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
             raise OSError(28, "No space left on device")
         original(*args)
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(state, "write_tensors", full)
     with pytest.raises(CheckpointError, match=r"update 8 cannot be written: .*No space left"):
         train(dataset, tmp_path / "run", tiny(), planner)
     train(dataset, tmp_path / "run", tiny(), planner, resume=True)

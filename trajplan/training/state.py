@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -18,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from trajplan.errors import CheckpointError
 from trajplan.training.files import PARTIAL, publish, read_json, remove_partial, write_json
-from trajplan.training.tensors import read_tensors
+from trajplan.training.tensors import read_tensors, write_tensors
 
 KEPT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
@@ -72,7 +71,7 @@ def save_state(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     for name, tensors in zip(FILES, (weights, moments, random), strict=True):
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary / name)
+        write_tensors(temporary / name, tensors)
     sizes = {name: (temporary / name).stat().st_size for name in FILES}
     write_json(temporary / "state.json", about | {"sizes": sizes})
     publish(temporary, final)
