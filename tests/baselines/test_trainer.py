@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 
+from trajplan.baselines import checkpoint
 from trajplan.baselines.checkpoint import load_baseline
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
@@ -221,6 +222,33 @@ def test_a_model_without_a_checkpoint_is_not_started_anew(walks, small, quick, t
     with pytest.raises(CheckpointError, match="holds a model but no whole checkpoint in training_state/"):
         run(walks, tmp_path, name, small(name), quick(), resume=True)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_files_that_are_no_runs_are_not_overwritten(walks, small, quick, tmp_path, resume):
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"already holds config\.json, which training would write over: choose"):
+        run(walks, tmp_path, "bc", small("bc"), quick(), resume=resume)
+    assert content(tmp_path) == {tmp_path / "config.json": b"mine"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_stopped_while_it_wrote_its_settings_begins_again_when_it_is_resumed(
+    walks, small, quick, tmp_path, monkeypatch
+):
+    original = checkpoint.write_json
+
+    def stop(path, values):
+        original(path, values)
+        raise Stopped
+
+    monkeypatch.setattr(checkpoint, "write_json", stop)
+    with pytest.raises(Stopped):
+        run(walks, tmp_path, "bc", small("bc"), quick())
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="already holds a run: continue it with --resume"):
+        run(walks, tmp_path, "bc", small("bc"), quick())
+    assert run(walks, tmp_path, "bc", small("bc"), quick(), resume=True).updates == 12
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(walks, small, quick, tmp_path):

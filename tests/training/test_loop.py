@@ -93,6 +93,7 @@ def test_another_seed_gives_another_run(unbroken, dataset, tiny, planner, tmp_pa
 MOMENTS = [
     (checkpoint, "save_settings", 0, "before"),
     (checkpoint, "save_settings", 0, "after"),
+    (checkpoint.os, "replace", 2, "after"),
     (loop, "_update", 2, "after"),
     (loop, "_update", 6, "before"),
     (state, "write_tensors", 4, "before"),
@@ -190,6 +191,18 @@ def test_a_run_is_not_overwritten(unbroken, dataset, tiny, planner):
     with pytest.raises(CheckpointError, match="--resume"):
         train(dataset, unbroken, tiny(), planner)
     assert content(unbroken) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_files_that_are_no_runs_are_not_overwritten(dataset, tiny, planner, tmp_path, resume):
+    for name in ("dataset.json", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=r"already holds dataset\.json, which training would write over: choose"):
+        train(dataset, tmp_path, tiny(), planner, resume=resume)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", "notes.txt"]
+    (tmp_path / "dataset.json").unlink()
+    train(dataset, tmp_path, tiny(updates=1), planner, resume=resume)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def train(
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, its
-            model is there and its checkpoints are not, or the folder cannot be made.
+            model is there and its checkpoints are not, it holds files that would be written over, or it cannot be
+            made.
         ConfigError: for an unknown method or device, or a method that does not fit the dataset's actions.
         DataError: for a dataset that the method cannot learn from.
         TrajplanError: if a metric is not finite; nothing is saved then.
@@ -97,7 +98,7 @@ def train(
         check_same_dataset(folder, dataset.info)
         _check_same_settings(folder, name, config, run_config)
     else:
-        refuse_existing(folder)
+        refuse_existing(folder, resume=resume)
     seen = scaled_dataset(dataset, scaling, scale, shift)
     discount = config.discount if entry.returns else None
     transitions = seen.transitions(episodes=episodes, device=on, discount=discount)

@@ -99,14 +99,14 @@ def train(
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
-            its model is there and its checkpoints are not.
+            its model is there and its checkpoints are not; if `output` holds other files that would be written over.
         ConfigError: if the batch cannot be divided, or a tracker is not installed.
         TrajplanError: if a loss is not finite; the weights of that update are not applied.
     """
     folder = Path(output)
     continued = resume and holds_run(folder)
     if not continued:
-        refuse_existing(folder)
+        refuse_existing(folder, resume=resume)
     training, held_out = np.arange(dataset.num_episodes), None
     if config.held_out > 0:
         training, held_out = dataset.split(config.held_out, config.seed)

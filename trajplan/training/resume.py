@@ -14,6 +14,11 @@ from trajplan.training.state import newest_state
 
 STATES = "training_state"
 MARKS = ("training.json", "model.safetensors", "metrics.jsonl")
+# What else training writes, for whatever method.
+WRITTEN = (
+    *("config.json", "dataset.json", "planner.json", "tokenizer.json", "tokenizer.safetensors"),
+    *("dynamics.safetensors", "model_report.json", "model_report.png", "values.png"),
+)
 
 
 def holds_run(folder: Path) -> bool:
@@ -21,14 +26,24 @@ def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in MARKS)
 
 
-def refuse_existing(folder: Path) -> None:
-    """Keep a new run from overwriting an old one.
+def refuse_existing(folder: Path, *, resume: bool) -> None:
+    """Keep a new run from overwriting an old one, or files that are no run's.
+
+    Args:
+        folder: the run's.
+        resume: whether a run that was stopped while it wrote its settings may begin again.
 
     Raises:
-        CheckpointError: if the folder holds a run.
+        CheckpointError: if the folder holds a run, or a file of a name that training writes.
     """
-    if holds_run(folder):
+    begun = (folder / STATES).exists()
+    if holds_run(folder) or (begun and not resume):
         raise CheckpointError(f"{folder} already holds a run: continue it with --resume, or choose another --output.")
+    found = [name for name in WRITTEN if (folder / name).exists()]
+    if found and not begun:
+        raise CheckpointError(
+            f"{folder} already holds {', '.join(found)}, which training would write over: choose another --output."
+        )
 
 
 def other_settings(folder: Path) -> str:
@@ -37,13 +52,13 @@ def other_settings(folder: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run.
+    """Make the folder of a run, and first of all in it that of its checkpoints, which tells it from a user's folder.
 
     Raises:
         CheckpointError: if that is not possible.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STATES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be made: {error.strerror}; choose another --output.") from None
 
