@@ -74,6 +74,7 @@ def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
         ("bc.standardize=maybe", "--set bc.standardize=maybe: standardize is true or false, not 'maybe'."),
         ("iql.updates=true", "--set iql.updates=true: argument --updates: invalid int value: 'true'"),
         ("bc.seed=3", "seeds are set for all methods alike, by --seeds"),
+        ("baselines.nonsense=3", "bc has no setting 'nonsense'"),
         ("tt.seed=3", "seeds are set for all methods alike, by --seeds"),
     ],
 )
@@ -81,6 +82,12 @@ def test_unknown_settings_and_values_are_named(word, message):
     with pytest.raises(ConfigError) as error:
         parse_settings([word], ALL)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["baselines.nonsense=3", "baselines.updates=5"])
+def test_a_setting_of_all_baselines_needs_one(word):
+    with pytest.raises(ConfigError, match=f"--set {word}: no baseline is compared, only tt, wide; leave it out"):
+        parse_settings([word], {"tt": "tt", "wide": "tt"})
 
 
 @pytest.mark.parametrize("label", ALL)

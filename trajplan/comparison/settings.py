@@ -72,7 +72,8 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
     """Settings by label, from words such as `iql.updates=5000` or, for all baselines, `baselines.updates=5000`.
 
     Raises:
-        ConfigError: for a label or a setting that there is not, or a value of the wrong kind.
+        ConfigError: for a label or a setting that there is not, one of all baselines where none is compared, or a value
+            of the wrong kind.
     """
     settings: dict[str, Settings] = {label: {} for label in methods}
     # What is said of all baselines comes first, so that what is said of one wins.
@@ -84,6 +85,8 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
         name = name.replace("-", "_")
         if label == BASELINES:
             labels = [label for label, method in methods.items() if method != TRANSFORMER]
+            if not labels:
+                raise ConfigError(f"--set {word}: no baseline is compared, only {', '.join(methods)}; leave it out.")
         elif label in methods:
             labels = [label]
         else:
