@@ -122,12 +122,16 @@ def test_raw_returns_are_not_compared_with_published_scores(info, finished):
     Page(text)
 
 
-def test_what_is_missing_is_told_with_its_log(info, cells, cell):
-    missing = {cell("mopo", 1): "the <i>loss</i> is nan"}
+def test_what_is_missing_is_told_with_its_log_if_it_has_one(info, cells, cell):
+    missing = {cell("mopo", 1): "the <i>loss</i> is nan", cell("mopo", 2): "not begun, or not finished"}
+    cell("mopo", 1).folder.mkdir(parents=True)
+    cell("mopo", 1).log.touch()
     text = render(info, load_results(cells), missing, "trajplan compare")
     assert "mopo/1" in text
     assert "the &lt;i&gt;loss&lt;/i&gt; is nan" in text
     assert "mopo/seed-1/log.txt" in text
+    assert "mopo/2" in text
+    assert "mopo/seed-2/log.txt" not in text
 
 
 def test_how_far_intervals_can_be_trusted(info, cells):

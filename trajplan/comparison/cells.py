@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What training and evaluation print."""
+        """What training and evaluation print in a comparison; a cell's own command prints to the terminal instead."""
         return self.folder / "log.txt"
 
     @property

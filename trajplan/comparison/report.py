@@ -89,11 +89,17 @@ def _missing(missing: Mapping[Cell, str]) -> str:
     if not missing:
         return ""
     items = "".join(
-        f"<li><b>{html.escape(cell.name)}</b>: {html.escape(reason)} "
-        f"<span class=quiet>{html.escape(cell.log.relative_to(cell.output).as_posix())}</span></li>"
+        f"<li><b>{html.escape(cell.name)}</b>: {html.escape(reason)}{_log(cell)}</li>"
         for cell, reason in missing.items()
     )
     return f'<div class="warning" role="note"><p>Not finished, and in no number below:</p><ul>{items}</ul></div>'
+
+
+def _log(cell: Cell) -> str:
+    # A cell that was begun by its own command has none.
+    if not cell.log.exists():
+        return ""
+    return f" <span class=quiet>{html.escape(cell.log.relative_to(cell.output).as_posix())}</span>"
 
 
 def _scores(
