@@ -1,6 +1,7 @@
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,44 @@ def test_a_cell_tries_its_environment_before_it_trains(tmp_path, no_simulator, c
     assert "trajplan: error: its simulator is not installed here.\n" in capsys.readouterr().err
     assert list((tmp_path / "out").rglob("model")) == []
     assert list((tmp_path / "out").rglob("claim.json")) == []
+
+
+@pytest.fixture
+def copied(compared, tmp_path):
+    return shutil.copytree(compared, tmp_path / "out")
+
+
+def test_a_damaged_cell_costs_the_report_that_cell_only(copied):
+    (copied / "bc/seed-0/claim.json").write_text("[1]")
+    (copied / "bc10/seed-0/model/evaluation.json").write_text("{")
+    assert compare(copied, "--report", seeds=2, **MIXED) == 0
+    with (copied / "comparison.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["bc", "tt"]
+    text = (copied / "report.html").read_text()
+    assert all(f"<li><b>{name}</b>" in text for name in ("bc10/0", "bc/1", "bc10/1", "tt/1"))
+
+
+def test_a_cell_whose_evaluation_is_damaged_is_evaluated_again(copied, capsys):
+    path = copied / "bc/seed-0/model/evaluation.json"
+    before = json.loads(path.read_text())["episodes"]
+    path.write_text("{")
+    assert compare(copied, "--dry-run", **MIXED) == 0
+    assert "--cell bc/0" in capsys.readouterr().out
+    assert compare(copied, "--cell", "bc/0", **MIXED) == 0
+    assert json.loads(path.read_text())["episodes"] == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_cell_whose_model_is_damaged_says_what_to_delete(copied, name, capsys):
+    model = copied / "bc/seed-0/model"
+    (model / "evaluation.json").unlink()
+    (model / name).write_bytes((model / name).read_bytes()[:40])
+    assert compare(copied, "--cell", "bc/0", **MIXED) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trajplan: error: bc/0 was trained, but ")
+    assert line.endswith(f"; delete {copied}/bc/seed-0 to train it again.")
+    shutil.rmtree(copied / "bc/seed-0")
+    assert compare(copied, "--cell", "bc/0", **MIXED) == 0
 
 
 def test_all_cells_ran_the_same_episodes_in_the_same_environment(compared):

@@ -55,6 +55,16 @@ def test_one_at_a_time_and_free_again(path):
         pass
 
 
+@pytest.mark.parametrize("text", ["[1]", "3", '{"host": "here"}', "{"])
+def test_a_damaged_claim_is_one_of_nobody(path, text):
+    path.parent.mkdir()
+    path.write_text(text)
+    assert holder(path) is None
+    with Claim(path):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    assert not path.exists()
+
+
 def test_a_claim_is_given_up_when_the_work_fails(path):
     with pytest.raises(ZeroDivisionError), Claim(path):
         _ = 1 / 0

@@ -1,10 +1,13 @@
 import csv
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from trajplan.comparison.cells import unfinished
 from trajplan.comparison.results import by_method, load_results, progress, replacing, row, write_csv
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.errors import CheckpointError
@@ -72,11 +75,39 @@ def test_the_table_has_a_line_a_cell(finished, tmp_path):
     assert list(tmp_path.glob(".partial-*")) == []
 
 
-def test_a_damaged_evaluation_is_named(finished):
-    cell = finished("bc", 0, [1.0])
-    (cell.model / "evaluation.json").write_text(json.dumps({"episodes": [{}]}))
-    with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged; delete"):
-        load_results([cell])
+DAMAGE = [
+    *(("model/evaluation.json", text, r"evaluation\.json") for text in (None, "", "[]", '{"episodes": [{}]}')),
+    ("model/config.json", None, r"bc/0 was trained, but .* has no config\.json; delete .*/bc/seed-0 to train it again"),
+    ("model/config.json", '{"settings": 3}', "delete .*/bc/seed-0 to train it again"),
+    ("model/training.json", "{", "delete .*/bc/seed-0 to train it again"),
+    ("model/metrics.jsonl", "3\n", r"metrics\.jsonl .* delete .*/bc/seed-0 to train it again"),
+    ("model", None, "delete .*/bc/seed-0 to train it again"),
+    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell goes on"),
+    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell goes on"),
+    ("cell.json", {"evaluation": 3}, r"cell\.json is damaged; delete it"),
+    ("cell.json", {"training": []}, r"cell\.json is damaged; delete it"),
+    ("model/evaluation.json", {"reference": {"min": 1}}, r"evaluation\.json is damaged"),
+    ("model/evaluation.json", {"reference": {"min": 1, "max": 0, "source": ""}}, r"evaluation\.json is damaged"),
+    ("model/evaluation.json", {"timing": {}}, r"evaluation\.json is damaged"),
+    ("model/evaluation.json", {"planner": 3}, r"evaluation\.json is damaged"),
+    ("model/evaluation.json", {"episodes": []}, r"evaluation\.json holds 0 of 2 episodes"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), DAMAGE)
+def test_a_damaged_cell_is_named_and_costs_that_cell_only(finished, name, text, reason):
+    damaged, whole = finished("bc", 0, [1.0, 2.0]), finished("iql", 0, [3.0, 4.0])
+    path = damaged.folder / name
+    if isinstance(text, dict):
+        path.write_text(json.dumps(json.loads(path.read_text()) | text))
+    elif text is not None:
+        path.write_text(text)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    assert re.search(reason, unfinished(damaged))
+    assert [result.cell for result in load_results([damaged, whole])] == [whole]
 
 
 def test_a_file_that_was_not_written_whole_does_not_replace_the_old_one(tmp_path):
@@ -109,3 +140,5 @@ def test_how_far_a_cell_is(cell, finished):
     assert progress(made) == "50%"
     (made.model / "evaluation.json").write_text(json.dumps({"episodes": [{}], "num_episodes": 2}))
     assert progress(made) == "evaluating 1/2"
+    (made.model / "evaluation.json").write_text("{}")
+    assert progress(made) == "50%"

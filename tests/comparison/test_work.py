@@ -6,18 +6,19 @@ from dataclasses import replace
 import pytest
 
 from trajplan.comparison import checks
-from trajplan.comparison.cells import read_record, write_record
+from trajplan.comparison.cells import COST, is_finished, read_record, write_record
 from trajplan.comparison.claim import Claim, ClaimedError
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.comparison.work import work
-from trajplan.errors import ConfigError
+from trajplan.errors import CheckpointError, ConfigError
 
 
 @pytest.fixture(autouse=True)
 def checked(monkeypatch):
-    """The cells that were checked; the datasets of these tests do not exist."""
+    """The cells that were checked; the datasets and the models of these tests do not exist."""
     cells = []
     monkeypatch.setattr(checks, "check_cell", cells.append)
+    monkeypatch.setattr(checks, "check_model", lambda cell: None)
     return cells
 
 
@@ -35,9 +36,15 @@ class Commands:
         evaluation = os.path.join(folder, "evaluation.json")
         self.present.append(os.path.exists(evaluation))
         if words[0] == "evaluate":
+            count = next(int(word.partition("=")[2]) for word in words if word.startswith("--episodes="))
+            entries = [{"episode": n, "seed": n, "return": 1.0, "length": 5, "success": None} for n in range(count)]
             with open(evaluation, "w") as file:
-                file.write("{}")
+                others = dict.fromkeys(("reference", "planner", "environment", "timing"))
+                json.dump({"episodes": entries} | others, file)
         else:
+            for name in ("config.json", "training.json"):
+                with open(os.path.join(folder, name), "w") as file:
+                    file.write("{}")
             with open(os.path.join(folder, "metrics.jsonl"), "w") as file:
                 for update, speed in ((1, 2.0), (2, 4.0), (3, 9.0)):
                     line = {"update": update, "seconds": 10.0 * update, "updates_per_second": speed}
@@ -87,6 +94,35 @@ def test_another_evaluation_starts_over_and_a_longer_one_goes_on(cell):
     assert (longer.calls, longer.present) == (["evaluate"], [True])
     assert work(replace(made, settings={"planner.horizon": 3}), other) == 0
     assert (other.calls, other.present) == (["evaluate"], [False])
+
+
+@pytest.mark.parametrize("text", [None, "", '{"episodes": [{}]}', "[1]"])
+def test_a_damaged_evaluation_is_made_again_and_kept_aside(cell, text):
+    made = cell()
+    work(made, Commands())
+    made.evaluated.unlink()
+    if text is not None:
+        made.evaluated.write_text(text)
+    commands = Commands()
+    assert work(made, commands) == 0
+    assert (commands.calls, commands.present) == (["evaluate"], [False])
+    assert is_finished(made, read_record(made))
+    aside = made.model / "evaluation.damaged.json"
+    assert (aside.read_text() if aside.exists() else None) == text
+
+
+def test_a_model_that_was_trained_before_is_checked_before_it_is_evaluated(cell, monkeypatch):
+    made, commands = cell(), Commands(0, 130)
+    work(made, commands)
+
+    def refuse(cell):
+        raise CheckpointError("no model")
+
+    monkeypatch.setattr(checks, "check_model", refuse)
+    with pytest.raises(CheckpointError, match="no model"):
+        work(made, commands)
+    assert commands.calls == ["baseline", "evaluate"]
+    assert made.evaluated.exists()
 
 
 def test_fewer_episodes_leave_those_that_are_there(cell):
@@ -142,7 +178,7 @@ def test_under_a_launcher_the_other_processes_only_help_a_transformer_train(cell
     with Claim(made.claim):
         assert work(made, commands) == 0
     assert commands.calls == calls
-    record = read_record(made) | {"cost": {}}
+    record = read_record(made) | {"cost": dict.fromkeys(COST, 1)}
     write_record(made, record)
     later = Commands()
     work(made, later)

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; 0 if every cell is finished, 130 when interrupted, 1 if some are not."""
-    from trajplan.comparison.cells import Cell, is_finished, read_record, shell
+    from trajplan.comparison.cells import Cell, shell, unfinished
     from trajplan.comparison.claim import holder
     from trajplan.devices import choose_device
     from trajplan.training.files import refuse_file
@@ -78,16 +78,16 @@ def run(args: argparse.Namespace) -> int:
     # Methods in the inner loop: a comparison that is cut short has some runs of each.
     cells = [cell(label, seed) for seed in range(args.seeds) for label in methods]
     info = _check(cells, simulators=not args.report)
-    left = [cell for cell in cells if not is_finished(cell, read_record(cell))]
+    left = {cell: reason for cell in cells if (reason := unfinished(cell)) is not None}
     if args.dry_run:
         print(f"{len(cells) - len(left)} of {len(cells)} cells are finished.", file=sys.stderr)
         print("".join(shell(cell.command(args.device)) + "\n" for cell in left), end="")
         return 0
     if args.report:
-        missing, status = {cell: holder(cell.claim) or "not begun, or not finished" for cell in left}, 0
+        missing, status = {cell: holder(cell.claim) or reason for cell, reason in left.items()}, 0
     else:
         choose_device(args.device)
-        missing, status = _run_all(cells, left, args.jobs, args.device)
+        missing, status = _run_all(cells, list(left), args.jobs, args.device)
     words = ["trajplan", "compare", "--dataset", args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
     words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]
     _write(args.output, cells, info, missing, shell(words))

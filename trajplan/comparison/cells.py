@@ -15,11 +15,14 @@ from trajplan.comparison.settings import (
     split_planner,
 )
 from trajplan.config import to_dict
-from trajplan.errors import CheckpointError, ConfigError
+from trajplan.data.scores import ReferenceScores
+from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.training.files import read_json, write_json
+from trajplan.training.metrics import read_metrics
 
 SCHEMA_VERSION = 1
 RECORD = "cell.json"
+COST = ("updates", "training_seconds", "updates_per_second", "peak_memory_bytes", "gpu_memory_bytes", "device")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Cell:
     def model(self) -> Path:
         """The checkpoint folder, which `trajplan.load` reads."""
         return self.folder / "model"
+
+    @property
+    def evaluated(self) -> Path:
+        """The numbers of its evaluation."""
+        return self.model / "evaluation.json"
 
     @property
     def log(self) -> Path:
@@ -111,7 +119,7 @@ def read_record(cell: Cell) -> dict[str, Any]:
     """What is known of a cell: `training` and `evaluation` (identities), `cost` (once trained), `finished`.
 
     Raises:
-        CheckpointError: if its cell.json is damaged.
+        CheckpointError: if its cell.json is damaged, naming what to delete.
         ConfigError: if its folder holds a training with other settings, or of another version's form.
     """
     path = cell.folder / RECORD
@@ -124,9 +132,16 @@ def read_record(cell: Cell) -> dict[str, Any]:
     }
     if not path.exists():
         return fresh
-    record = read_json(path)
-    if record.keys() != fresh.keys() or record["schema_version"] != SCHEMA_VERSION:
-        raise ConfigError(f"{path} was written by another version of trajplan; choose another --output.")
+    try:
+        record = read_json(path)
+        if record.keys() != fresh.keys() or record["schema_version"] != SCHEMA_VERSION:
+            raise ConfigError(f"{path} was written by another version of trajplan; choose another --output.")
+        if not _has_form(record):
+            raise CheckpointError(f"{path} is damaged.")
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{str(error).rstrip('.')}; delete it, and the cell goes on from its newest checkpoint."
+        ) from None
     differences = _differences(fresh["training"], record["training"])
     if differences:
         raise ConfigError(
@@ -142,12 +157,21 @@ def write_record(cell: Cell, record: Mapping[str, Any]) -> None:
 
 
 def is_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
-    """Whether a cell is trained, and evaluated as asked, in as many episodes or more."""
-    if not continues_evaluation(cell, record):
-        return False
-    more = record["evaluation"]["episodes"] - cell.evaluation.episodes
-    # An interrupted evaluation of more episodes may be past those asked for; going on with fewer would drop the others.
-    return more >= 0 if record["finished"] else more > 0 and _has_episodes(cell)
+    """Whether a cell is trained, and evaluated as asked, in as many episodes or more, and its files are whole."""
+    return _is_recorded_as_finished(cell, record) and _damage(cell) is None
+
+
+def unfinished(cell: Cell) -> str | None:
+    """Why a cell is not finished, damaged files among the reasons, or None if it is.
+
+    Raises:
+        ConfigError: if its folder holds a training with other settings, or of another version's form.
+    """
+    try:
+        record = read_record(cell)
+    except CheckpointError as error:
+        return str(error)
+    return _damage(cell) if _is_recorded_as_finished(cell, record) else "not begun, or not finished"
 
 
 def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
@@ -156,12 +180,78 @@ def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
     return before is not None and before | {"episodes": 0} == now | {"episodes": 0}
 
 
-def _has_episodes(cell: Cell) -> bool:
+def read_evaluation(cell: Cell) -> dict[str, Any]:
+    """evaluation.json, with those of the episodes asked for that it has.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    evaluation = read_json(cell.evaluated)
     try:
-        found = {entry["episode"] for entry in read_json(cell.model / "evaluation.json")["episodes"]}
-    except (CheckpointError, KeyError, TypeError):
+        entries = {entry["episode"]: entry for entry in evaluation["episodes"]}
+        for entry in entries.values():
+            float(entry["return"]), int(entry["length"]), entry["seed"], entry["success"]
+        parts = [evaluation[name] for name in ("reference", "planner", "environment", "timing")]
+        if not all(part is None or isinstance(part, dict) for part in parts):
+            raise TypeError
+        reference, *_, timing = parts
+        if reference is not None:
+            ReferenceScores(**reference)
+        if timing is not None:
+            float(timing["steps_per_second"])
+    except (DataError, KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{cell.evaluated} is damaged.") from None
+    return evaluation | {"episodes": [entries[n] for n in range(cell.evaluation.episodes) if n in entries]}
+
+
+def read_training(cell: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The resolved settings of a trained cell, of method and run, and the lines of its metrics.jsonl.
+
+    Raises:
+        CheckpointError: if a file is missing or damaged, naming what to delete.
+    """
+    try:
+        config, run = read_json(cell.model / "config.json"), read_json(cell.model / "training.json")
+        settings, lines = config.get("settings", {}) | run, read_metrics(cell.model)
+        if not all(isinstance(line, dict) for line in lines):
+            raise TypeError(f"metrics.jsonl of {cell.name} does not hold JSON objects")
+    except (CheckpointError, TypeError, ValueError) as error:
+        raise damaged_model(cell, error) from None
+    return settings, lines
+
+
+def damaged_model(cell: Cell, error: Exception) -> CheckpointError:
+    """What to say of a cell whose training is over and whose model cannot be read."""
+    reason = str(error).rstrip(".")
+    return CheckpointError(f"{cell.name} was trained, but {reason}; delete {cell.folder} to train it again.")
+
+
+def _is_recorded_as_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
+    if not continues_evaluation(cell, record):
         return False
-    return found.issuperset(range(cell.evaluation.episodes))
+    more = record["evaluation"]["episodes"] - cell.evaluation.episodes
+    # An interrupted evaluation of more episodes may be past those asked for; going on with fewer would drop the others.
+    return more >= 0 if record["finished"] else more > 0
+
+
+def _damage(cell: Cell) -> str | None:
+    """What the files of a cell lack that is recorded as finished; None if nothing."""
+    try:
+        read_training(cell)
+        found = len(read_evaluation(cell)["episodes"])
+    except CheckpointError as error:
+        return str(error)
+    asked = cell.evaluation.episodes
+    return None if found == asked else f"{cell.evaluated} holds {found} of {asked} episodes."
+
+
+def _has_form(record: Mapping[str, Any]) -> bool:
+    training, evaluation, cost = record["training"], record["evaluation"], record["cost"]
+    if not (isinstance(training, dict) and isinstance(training.get("settings"), dict)):
+        return False
+    if evaluation is not None and not (isinstance(evaluation, dict) and isinstance(evaluation.get("episodes"), int)):
+        return False
+    return cost is None or (isinstance(cost, dict) and cost.keys() >= set(COST))
 
 
 def shell(words: list[str]) -> str:

@@ -10,12 +10,13 @@ from trajplan.baselines.presets import preset_for as baseline_preset_for
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import fit_scaling, reward_transform, training_episodes
 from trajplan.baselines.terminals import check_terminals
-from trajplan.comparison.cells import Cell
+from trajplan.comparison.cells import Cell, damaged_model, read_training
 from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.evaluation.environments import environment_maker, reference_scores, try_environment
+from trajplan.hub import load_policy
 from trajplan.presets import preset_for, preset_named
 
 
@@ -78,3 +79,16 @@ def check_cell(cell: Cell) -> None:
     dataset = OfflineDataset.from_minari(cell.dataset)
     on_the_way = check_method(cell.method, cell.settings, dataset)
     check_environments(dataset.info, cell.evaluation, on_the_way)
+
+
+def check_model(cell: Cell) -> None:
+    """Load the model of a cell that was trained before, as its evaluation will.
+
+    Raises:
+        CheckpointError: if it is missing or damaged, naming what to delete.
+    """
+    read_training(cell)
+    try:
+        load_policy(cell.model, device="cpu")
+    except TrajplanError as error:
+        raise damaged_model(cell, error) from None

@@ -130,9 +130,11 @@ def _is_at(file: IO[str], path: Path) -> bool:
 def _owner(file: IO[str]) -> dict[str, str]:
     file.seek(0)
     try:
-        return dict(json.load(file))
+        owner = json.load(file)
     except ValueError:
         return {}
+    # One that is damaged tells as little as one without text.
+    return owner if isinstance(owner, dict) and owner.keys() >= {"host", "machine", "process"} else {}
 
 
 def _sentence(path: Path, file: IO[str]) -> str:

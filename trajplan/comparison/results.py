@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trajplan.comparison.cells import Cell, is_finished, read_record
+from trajplan.comparison.cells import Cell, read_evaluation, read_record, read_training, unfinished
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError
 from trajplan.training.files import read_json
@@ -113,40 +113,29 @@ def training_cost(cell: Cell) -> dict[str, Any]:
 def progress(cell: Cell) -> str:
     """How far a cell that is being worked on has come, in a few words."""
     try:
-        evaluation = read_json(cell.model / "evaluation.json")
+        evaluation = read_json(cell.evaluated)
         if read_record(cell)["evaluation"] is not None:
             return f"evaluating {len(evaluation['episodes'])}/{evaluation['num_episodes']}"
-    except CheckpointError:
+    except (CheckpointError, LookupError, TypeError):
         pass
     try:
         updates = read_json(cell.model / "training.json")["updates"]
         return f"{read_metrics(cell.model)[-1]['update'] / updates:.0%}"
-    except (CheckpointError, LookupError, TypeError):
+    except (CheckpointError, LookupError, TypeError, ValueError):
         return "starting"
 
 
 def load_results(cells: Sequence[Cell]) -> list[Result]:
-    """The finished ones among the cells, in their order.
-
-    Raises:
-        CheckpointError: if a finished cell's files are missing or damaged.
-    """
-    return [_load(cell) for cell in cells if is_finished(cell, read_record(cell))]
+    """The finished ones among the cells, in their order; those with damaged files are not."""
+    return [_load(cell) for cell in cells if unfinished(cell) is None]
 
 
 def _load(cell: Cell) -> Result:
-    evaluation = read_json(cell.model / "evaluation.json")
-    try:
-        episodes = evaluation["episodes"] = evaluation["episodes"][: cell.evaluation.episodes]
-        returns = np.array([episode["return"] for episode in episodes], np.float64)
-        lengths = np.array([episode["length"] for episode in episodes], np.int64)
-    except (KeyError, TypeError):
-        raise CheckpointError(f"{cell.model / 'evaluation.json'} is damaged; delete {cell.folder}.") from None
-    config, run = read_json(cell.model / "config.json"), read_json(cell.model / "training.json")
+    evaluation, (settings, metrics) = read_evaluation(cell), read_training(cell)
+    returns = np.array([episode["return"] for episode in evaluation["episodes"]], np.float64)
+    lengths = np.array([episode["length"] for episode in evaluation["episodes"]], np.int64)
     planner = {f"planner.{name}": value for name, value in (evaluation["planner"] or {}).items()}
-    cost = read_record(cell)["cost"]
-    settings = config.get("settings", {}) | run | planner
-    return Result(cell, returns, lengths, evaluation, cost, read_metrics(cell.model), settings)
+    return Result(cell, returns, lengths, evaluation, read_record(cell)["cost"], metrics, settings | planner)
 
 
 def row(result: Result) -> dict[str, Any]:

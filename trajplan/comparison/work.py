@@ -5,11 +5,19 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from trajplan.comparison.cells import Cell, continues_evaluation, is_finished, read_record, write_record
+from trajplan.comparison.cells import (
+    Cell,
+    continues_evaluation,
+    is_finished,
+    read_evaluation,
+    read_record,
+    write_record,
+)
 from trajplan.comparison.claim import Claim
 from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
 from trajplan.comparison.settings import TRANSFORMER
+from trajplan.errors import CheckpointError
 
 Run = Callable[[list[str]], int]
 
@@ -30,6 +38,7 @@ def work(cell: Cell, run: Run, device: str | None = None) -> int:
 
     Raises:
         ClaimedError: if another process works on the cell.
+        CheckpointError: if the cell was trained, and its model or its cell.json is missing or damaged.
         ConfigError: if the cell's folder holds a training with other settings, or one of its environments is missing.
     """
     if device == "cpu":
@@ -59,8 +68,11 @@ def _work(cell: Cell, run: Run, device: str | None) -> int:
             return status
         record["cost"] = training_cost(cell) | _taken()
         write_record(cell, record)
+    else:
+        _check_model(cell)
     if not continues_evaluation(cell, record):
-        (cell.model / "evaluation.json").unlink(missing_ok=True)
+        cell.evaluated.unlink(missing_ok=True)
+    _set_damaged_aside(cell)
     record |= {"evaluation": cell.evaluation_identity(), "finished": False}
     write_record(cell, record)
     status = run(cell.evaluation_command(device))
@@ -75,6 +87,21 @@ def _check(cell: Cell) -> None:
     from trajplan.comparison.checks import check_cell
 
     check_cell(cell)
+
+
+def _check_model(cell: Cell) -> None:
+    from trajplan.comparison.checks import check_model
+
+    check_model(cell)
+
+
+def _set_damaged_aside(cell: Cell) -> None:
+    # Evaluated again; what is left of the file may still be of use to a person.
+    try:
+        read_evaluation(cell)
+    except CheckpointError:
+        if cell.evaluated.exists():
+            os.replace(cell.evaluated, cell.evaluated.with_name("evaluation.damaged.json"))
 
 
 def _taken() -> dict[str, Any]:
