@@ -122,10 +122,13 @@ def copied(compared, tmp_path):
     return shutil.copytree(compared, tmp_path / "out")
 
 
-def test_a_damaged_cell_costs_the_report_that_cell_only(copied):
+def test_cells_that_are_not_finished_are_named_by_the_report(copied, capsys):
     (copied / "bc/seed-0/claim.json").write_text("[1]")
     (copied / "bc10/seed-0/model/evaluation.json").write_text("{")
     assert compare(copied, "--report", seeds=2, **MIXED) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Not in the report: ")]
+    assert "bc/1, bc10/1, tt/1 (not begun, or not finished)" in line
+    assert f"bc10/0 ({copied}/bc10/seed-0/model/evaluation.json cannot be read" in line
     with (copied / "comparison.csv").open(newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == ["bc", "tt"]
     text = (copied / "report.html").read_text()
@@ -140,6 +143,9 @@ def test_a_cell_whose_evaluation_is_damaged_is_evaluated_again(copied, capsys):
     assert "--cell bc/0" in capsys.readouterr().out
     assert compare(copied, "--cell", "bc/0", **MIXED) == 0
     assert json.loads(path.read_text())["episodes"] == before
+    assert compare(copied, "--report", **MIXED) == 0
+    assert "Not in the report" not in capsys.readouterr().err
+
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

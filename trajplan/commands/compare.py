@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.report:
         missing, status = {cell: holder(cell.claim) or reason for cell, reason in left.items()}, 0
+        _name_missing(missing)
     else:
         choose_device(args.device)
         missing, status = _run_all(cells, list(left), args.jobs, args.device)
@@ -183,6 +184,15 @@ def _gpus() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _name_missing(missing: "Mapping[Cell, str]") -> None:
+    names: dict[str, list[str]] = {}
+    for cell, reason in missing.items():
+        names.setdefault(reason.rstrip("."), []).append(cell.name)
+    if names:
+        text = "; ".join(f"{', '.join(cells)} ({reason})" for reason, cells in names.items())
+        print(f"Not in the report: {text}.", file=sys.stderr)
 
 
 def _write(
