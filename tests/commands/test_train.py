@@ -105,6 +105,16 @@ def test_resuming_before_anything_was_saved_starts_from_the_beginning(dataset, t
     assert "starting from the beginning" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["train"], ["baseline", "bc"]])
+def test_a_folder_with_files_of_the_users_is_refused_before_anything_is_said_or_read(tmp_path, capsys, command):
+    (tmp_path / "config.json").write_text("mine")
+    assert main([*command, "--dataset", "there/is-none-v0", "--output", str(tmp_path), "--resume"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{tmp_path} already holds config.json, which training would write over" in captured.err
+    assert (tmp_path / "config.json").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

@@ -22,11 +22,14 @@ def dataset_of_run(args: argparse.Namespace) -> tuple[str, bool]:
     """The Minari id to train on, and whether a run is continued.
 
     Raises:
+        CheckpointError: if the folder holds something that a new run would write over.
         ConfigError: if no dataset is named, and there is no run that knows its own.
     """
-    from trajplan.training.resume import holds_run, saved_dataset
+    from trajplan.training.resume import holds_run, refuse_existing, saved_dataset
 
     continued = args.resume and holds_run(args.output)
+    if not continued:
+        refuse_existing(args.output, resume=args.resume)
     dataset_id = args.dataset or (saved_dataset(args.output) if continued else None)
     if dataset_id is None:
         reason = f"{args.output} holds no run to resume" if args.resume else "a new run needs one"
