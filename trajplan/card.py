@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import MODEL_TYPE
 from trajplan.errors import CheckpointError
-from trajplan.training.files import read_json
+from trajplan.training.files import BASELINE_TYPE, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -45,7 +44,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
 
     dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(folder)
     config = read_json(folder / "config.json")
-    method = config["method"] if config.get("model_type") == MODEL_TYPE else None
+    method = config["method"] if config.get("model_type") == BASELINE_TYPE else None
     environment = (dataset.get("env_spec") or {}).get("id")
     name = repo_id.split("/")[1] if repo_id else folder.resolve().name
     metadata = ModelCardData(

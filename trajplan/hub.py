@@ -7,10 +7,9 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trajplan.baselines.settings import MODEL_TYPE
 from trajplan.card import finished_evaluation, write_card
 from trajplan.errors import CheckpointError, ConfigError
-from trajplan.training.files import read_json
+from trajplan.training.files import BASELINE_TYPE, read_json
 
 if TYPE_CHECKING:
     from trajplan.evaluation.policy import Controller, Policy
@@ -102,7 +101,7 @@ def is_baseline(folder: Path) -> bool:
     Raises:
         CheckpointError: if its config.json is missing or damaged.
     """
-    return read_json(folder / "config.json").get("model_type") == MODEL_TYPE
+    return read_json(folder / "config.json").get("model_type") == BASELINE_TYPE
 
 
 def push(

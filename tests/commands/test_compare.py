@@ -147,7 +147,6 @@ def test_a_cell_whose_evaluation_is_damaged_is_evaluated_again(copied, capsys):
     assert "Not in the report" not in capsys.readouterr().err
 
 
-
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_cell_whose_model_is_damaged_says_what_to_delete(copied, name, capsys):
     model = copied / "bc/seed-0/model"

@@ -15,12 +15,12 @@ from trajplan.baselines.method import Method
 from trajplan.baselines.policy import BaselinePolicy
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import Scaling
-from trajplan.baselines.settings import MODEL_TYPE, RunConfig
+from trajplan.baselines.settings import RunConfig
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.networks import Dimensions
-from trajplan.training.files import read_json, write_json
+from trajplan.training.files import BASELINE_TYPE, read_json, write_json
 from trajplan.training.tensors import difference, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
@@ -40,7 +40,9 @@ def save_settings(
         transform: JSON-able, what was done to the rewards that training sees.
     """
     sizes = to_dict(Dimensions.of(info))
-    write_json(folder / "config.json", {"model_type": MODEL_TYPE, "method": name, **sizes, "settings": to_dict(config)})
+    write_json(
+        folder / "config.json", {"model_type": BASELINE_TYPE, "method": name, **sizes, "settings": to_dict(config)}
+    )
     write_json(folder / "dataset.json", info.to_dict() | {"reward_transform": dict(transform)})
     # Last: from here on the folder holds a run.
     write_json(folder / "training.json", to_dict(run))
@@ -64,8 +66,8 @@ def saved_settings(folder: Path) -> tuple[str, Any, RunConfig]:
         CheckpointError: if it holds no baseline, or one that this version cannot read.
     """
     values, run = read_json(folder / "config.json"), read_json(folder / "training.json")
-    if values.get("model_type") != MODEL_TYPE:
-        raise CheckpointError(f"{folder} holds a model of type {values.get('model_type')!r}, not {MODEL_TYPE!r}.")
+    if values.get("model_type") != BASELINE_TYPE:
+        raise CheckpointError(f"{folder} holds a model of type {values.get('model_type')!r}, not {BASELINE_TYPE!r}.")
     try:
         config: Any = from_dict(method_named(values["method"]).config_class(), values["settings"])
         return values["method"], config, from_dict(RunConfig, run)

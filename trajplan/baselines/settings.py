@@ -6,9 +6,6 @@ from typing import Any, Literal
 
 from trajplan.config import option, require
 
-# The `model_type` of a baseline's config.json.
-MODEL_TYPE = "trajplan-baseline"
-
 # What may differ when a run is resumed: it changes neither the weights nor metrics.jsonl.
 FREE_ON_RESUME = frozenset({"save_every"})
 

@@ -9,6 +9,8 @@ from typing import Any
 from trajplan.errors import CheckpointError
 
 PARTIAL = ".partial-"
+# The `model_type` in the config.json of a baseline.
+BASELINE_TYPE = "trajplan-baseline"
 
 
 def refuse_file(folder: Path) -> None:

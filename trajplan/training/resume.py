@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from trajplan.baselines.settings import MODEL_TYPE
 from trajplan.config import C, from_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
-from trajplan.training.files import read_json
+from trajplan.training.files import BASELINE_TYPE, read_json
 from trajplan.training.state import newest_state
 
 STATES = "training_state"
@@ -85,7 +84,7 @@ def saved_config(folder: Path) -> TrainConfig:
         CheckpointError: if there is none, it was made by an incompatible version, or it is a baseline's.
     """
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
-    if config.get("model_type") == MODEL_TYPE:
+    if config.get("model_type") == BASELINE_TYPE:
         method = config.get("method")
         raise CheckpointError(
             f"{folder} holds a run of {method}, which trajplan train cannot resume: give trajplan baseline {method} "
