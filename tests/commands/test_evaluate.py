@@ -204,8 +204,8 @@ def test_maze_gets_a_video_and_a_picture_without_graphics_libraries(maze, tmp_pa
     monkeypatch.setenv("MUJOCO_GL", "disabled")
     output = tmp_path / "results"
     assert run(maze, "--episodes", 2, "--video", "--video-episodes", 1, "--picture", "--output", output) == 0
-    names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
-    assert names == ["evaluation.json", "plan.png", "videos/episode-000.mp4"]
+    names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*"))
+    assert names == ["evaluation.json", "plan.png", "videos", "videos/episode-000.mp4"]
     assert np.asarray(Image.open(output / "plan.png")).std() > 20
     assert report(output)["reference"] is None
     assert report(output)["summary"]["normalized_score"] is None

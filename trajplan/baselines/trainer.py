@@ -44,7 +44,7 @@ from trajplan.training.resume import (
     check_same_dataset,
     check_same_state,
     holds_run,
-    make_folder,
+    make_run_folder,
     newest_checkpoint,
     other_settings,
     refuse_existing,
@@ -113,7 +113,7 @@ def train(
     if step:
         check_same_state(step, read_json(step / "state.json"), fingerprint, 1)
     else:
-        make_folder(folder)
+        make_run_folder(folder)
         remove_partial(folder)
         transform = {"name": run_config.reward_transform, "scale": scale, "shift": shift}
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _output_folder(args: argparse.Namespace) -> Path:
-    from trajplan.training.resume import make_folder
+    from trajplan.training.files import make_folder
 
     output = args.output or Path(args.checkpoint)
     if args.output is None and not output.is_dir():

@@ -10,8 +10,8 @@ from typing import Literal
 
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.claim import PARENT, holder
+from trajplan.training.files import make_folder
 from trajplan.training.interrupt import Interrupt
-from trajplan.training.resume import make_folder
 
 # The exit status of a cell's command when another process works on the cell (EX_TEMPFAIL of sysexits.h).
 BUSY = 75

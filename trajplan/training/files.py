@@ -24,6 +24,18 @@ def refuse_file(folder: Path) -> None:
             raise CheckpointError(f"{folder} cannot be made: {path} is a file; choose another --output.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that may be there.
+
+    Raises:
+        CheckpointError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made: {error.strerror}; choose another --output.") from None
+
+
 def fsync(path: Path) -> None:
     """Force a file, or a folder's list of names, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -44,7 +44,7 @@ from trajplan.training.resume import (
     check_same_settings,
     check_same_state,
     holds_run,
-    make_folder,
+    make_run_folder,
     newest_checkpoint,
     other_settings,
     refuse_existing,
@@ -138,7 +138,7 @@ def train(
     if step:
         _restore(run, step)
     elif accelerator.is_main_process:
-        make_folder(folder)
+        make_run_folder(folder)
         remove_partial(folder)
         planner = replace(planner, discount=config.discount)
         checkpoint.save_settings(folder, tokenizer, dataset.info, planner, config)

@@ -8,7 +8,7 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
-from trajplan.training.files import BASELINE_TYPE, read_json
+from trajplan.training.files import BASELINE_TYPE, make_folder, read_json
 from trajplan.training.state import newest_state
 
 STATES = "training_state"
@@ -50,16 +50,14 @@ def other_settings(folder: Path) -> str:
     return f"Other settings, such as a lower learning rate, need another --output, or {folder} deleted first."
 
 
-def make_folder(folder: Path) -> None:
+def make_run_folder(folder: Path) -> None:
     """Make the folder of a run, and first of all in it that of its checkpoints, which tells it from a user's folder.
 
     Raises:
         CheckpointError: if that is not possible.
     """
-    try:
-        (folder / STATES).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be made: {error.strerror}; choose another --output.") from None
+    make_folder(folder)
+    make_folder(folder / STATES)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
