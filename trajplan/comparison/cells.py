@@ -213,8 +213,6 @@ def read_training(cell: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         config, run = read_json(cell.model / "config.json"), read_json(cell.model / "training.json")
         settings, lines = config.get("settings", {}) | run, read_metrics(cell.model)
-        if not all(isinstance(line, dict) for line in lines):
-            raise TypeError(f"metrics.jsonl of {cell.name} does not hold JSON objects")
     except (CheckpointError, TypeError, ValueError) as error:
         raise damaged_model(cell, error) from None
     return settings, lines
