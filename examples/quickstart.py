@@ -39,10 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     results = report / "results.json"
     if not results.exists():
         report.mkdir(parents=True, exist_ok=True)
-        os.environ["MINARI_DATASETS_PATH"] = str(output / "minari")
-        os.environ["TRAJPLAN_CACHE"] = str(output / "cache")
-        places = ("MINARI_DATASETS_PATH", "TRAJPLAN_CACHE")
-        print("$ export " + " ".join(f"{name}={shlex.quote(os.environ[name])}" for name in places))
+        places = {"MINARI_DATASETS_PATH": str(output / "minari"), "TRAJPLAN_CACHE": str(output / "cache")}
+        os.environ.update(places)
+        print("$ export " + " ".join(f"{name}={shlex.quote(path)}" for name, path in places.items()))
         collect_train_evaluate(output, model, report, args.episodes)
         write_report(model, report, results)
     print(f"\n{json.loads(results.read_text())['summary']}\nReport: {report / 'report.html'}")
