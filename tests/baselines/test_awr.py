@@ -34,7 +34,7 @@ def test_the_weights_give_the_policy_that_is_best_within_its_distance_of_the_dat
     for _ in range(400):
         method.update(batch)
     with torch.no_grad():
-        policy = method.policy.log_probs(torch.ones(1, 2)).exp()[0].numpy().astype(np.float64)
+        policy = method.policy(torch.ones(1, 2)).log_probs.exp()[0].numpy().astype(np.float64)
 
     def objective(p):
         return p @ rewards - temperature * (p * np.log(p / behaviour)).sum()

@@ -14,7 +14,7 @@ def test_dropout_is_in_the_policys_loss_only():
     torch.manual_seed(0)
     method = IQL(Dimensions(3, 2), IQLConfig(hidden_width=64, dropout=0.5))
     states, actions = torch.from_numpy(STATES), torch.zeros(50, 2)
-    assert not torch.equal(method.policy.log_prob(states, actions), method.policy.log_prob(states, actions))
+    assert not torch.equal(method.policy(states).log_prob(actions), method.policy(states).log_prob(actions))
     assert torch.equal(method.critic(states, actions), method.critic(states, actions))
     assert torch.equal(method.value(states), method.value(states))
 

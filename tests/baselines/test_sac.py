@@ -28,7 +28,7 @@ def test_targets_by_hand(batch):
             torch.manual_seed(1)
             targets = method.targets(batch)
             torch.manual_seed(1)
-            actions, log_prob = method.policy.sample(batch.next_observations)
+            actions, log_prob = method.policy(batch.next_observations).sample()
             values = method.target(batch.next_observations, actions).min(0).values
         values = values - 0.3 * log_prob * in_target
         expected = batch.rewards + 0.9 * values * (~batch.terminations)

@@ -91,7 +91,7 @@ def test_iql_finds_the_fixed_point_of_dynamic_programming():
     with torch.no_grad():
         np.testing.assert_allclose(method.value(STATES), values, atol=0.02)
         np.testing.assert_allclose(method.critic.values(STATES), np.stack([q, q]), atol=0.02)
-        np.testing.assert_allclose(method.policy.log_probs(STATES).exp(), policy, atol=0.02)
+        np.testing.assert_allclose(method.policy(STATES).log_probs.exp(), policy, atol=0.02)
     # With this behaviour the mean would be another answer.
     assert np.abs(values - (BEHAVIOUR * q).sum(1)).max() > 0.1
 
@@ -110,7 +110,7 @@ def test_awac_finds_the_policy_that_is_best_within_its_distance_of_the_data():
         policy /= policy.sum(1, keepdims=True)
     with torch.no_grad():
         np.testing.assert_allclose(method.critic.values(STATES), np.stack([q, q]), atol=0.02)
-        np.testing.assert_allclose(method.policy.log_probs(STATES).exp(), policy, atol=0.02)
+        np.testing.assert_allclose(method.policy(STATES).log_probs.exp(), policy, atol=0.02)
     assert np.abs(policy - BEHAVIOUR).max() > 0.1
 
 
@@ -131,7 +131,7 @@ def test_sac_finds_the_fixed_point_of_soft_value_iteration(in_target):
         values = (policy * (q - in_target * temperature * np.log(policy))).sum(1)
     with torch.no_grad():
         np.testing.assert_allclose(method.critic.values(STATES), np.stack([q, q]), atol=0.02)
-        np.testing.assert_allclose(method.policy.log_probs(STATES).exp(), policy, atol=0.02)
+        np.testing.assert_allclose(method.policy(STATES).log_probs.exp(), policy, atol=0.02)
 
 
 @pytest.mark.parametrize("method", ["iql", "awac"])

@@ -50,17 +50,18 @@ class AWAC(nn.Module):
     def critic_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
         """Squared error of both Q(s, a) (2, B) on r + discount (1 - d) Q_target(s', a' ~ pi)."""
         with torch.no_grad():
-            next_q, _ = value_and_entropy(self.target, self.policy, batch.next_observations)
+            next_q, _ = value_and_entropy(self.target, batch.next_observations, self.policy(batch.next_observations))
             targets = batch.rewards + self.config.discount * torch.where(batch.terminations, 0.0, next_q)
         loss = (q - targets).square().mean(-1).sum()
         return loss, {"critic/loss": loss.detach(), "critic/q_mean": q.detach().mean()}
 
     def actor_loss(self, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
         """Log-likelihood of the data's actions weighted by exp(A / lambda), A = Q(s, a) (B,) - Q(s, a ~ pi)."""
+        distribution = self.policy(batch.observations)
         with torch.no_grad():
-            advantages = q - value_and_entropy(self.critic, self.policy, batch.observations)[0]
+            advantages = q - value_and_entropy(self.critic, batch.observations, distribution)[0]
             weights = torch.exp(advantages / self.config.temperature).clamp(max=self.config.max_weight)
-        loss = -(weights * self.policy.log_prob(batch.observations, batch.actions)).mean()
+        loss = -(weights * distribution.log_prob(batch.actions)).mean()
         metrics = {"actor/advantage_mean": advantages.mean(), "actor/weight_mean": weights.mean()}
         return loss, {"actor/loss": loss.detach()} | metrics
 
@@ -75,4 +76,4 @@ class AWAC(nn.Module):
 
     def act(self, observations: Tensor) -> Tensor:
         """The policy's mean, or the likeliest Discrete action."""
-        return self.policy.act(observations)
+        return self.policy(observations).mode

@@ -73,7 +73,7 @@ class AWR(nn.Module):
             deviation, mean = torch.std_mean(advantages, correction=0)
             advantages = (advantages - mean) / (deviation + 1e-5)
         weights = torch.exp(advantages / self.config.temperature).clamp(max=self.config.max_weight)
-        loss = -(weights * self.policy.log_prob(batch.observations, batch.actions)).mean()
+        loss = -(weights * self.policy(batch.observations).log_prob(batch.actions)).mean()
         return loss, {"actor/loss": loss.detach(), "actor/weight_mean": weights.mean()}
 
     def update(self, batch: Batch) -> Metrics:
@@ -87,4 +87,4 @@ class AWR(nn.Module):
 
     def act(self, observations: Tensor) -> Tensor:
         """The policy's mean, or the likeliest Discrete action."""
-        return self.policy.act(observations)
+        return self.policy(observations).mode

@@ -35,7 +35,7 @@ class BC(nn.Module):
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood of the data's actions, or their squared error, summed over dimensions."""
-        loss = -self.policy.log_prob(batch.observations, batch.actions).mean()
+        loss = -self.policy(batch.observations).log_prob(batch.actions).mean()
         return loss, {"actor/loss": loss.detach()}
 
     def update(self, batch: Batch) -> Metrics:
@@ -46,4 +46,4 @@ class BC(nn.Module):
 
     def act(self, observations: Tensor) -> Tensor:
         """The mean, or the likeliest Discrete action."""
-        return self.policy.act(observations)
+        return self.policy(observations).mode

@@ -67,7 +67,7 @@ class COMBO(SAC):
         states, following = batch.observations[first:], batch.next_observations[first:]
         if self.config.rho_actions == "policy":
             with torch.no_grad():
-                actions = self.policy.sample(states)[0]
+                actions = self.policy(states).sample()[0]
             visited = self.critic(states, actions)
         else:
             actions, log_density = candidate_actions(self.policy, states, following, self.config.candidates)

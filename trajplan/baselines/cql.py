@@ -100,7 +100,7 @@ class CQL(SAC):
         """As soft actor-critic's, or of the best of several sampled next actions: (B,)."""
         if self.config.target_actions == 1:
             return super().targets(batch)
-        actions, log_prob = self.policy.sample(batch.next_observations, self.config.target_actions)
+        actions, log_prob = self.policy(batch.next_observations).sample(self.config.target_actions)
         values = self.target(batch.next_observations, actions).amin(0)
         if self.config.entropy_in_target:
             values = values - self.log_temperature.exp() * log_prob

@@ -69,7 +69,7 @@ class IQL(nn.Module):
     def actor_loss(self, batch: Batch, advantages: Tensor) -> tuple[Tensor, Metrics]:
         """Log-likelihood of the data's actions weighted by exp(beta A), A (B,): equation 7."""
         weights = torch.exp(self.config.beta * advantages).clamp(max=self.config.max_weight)
-        loss = -(weights * self.policy.log_prob(batch.observations, batch.actions)).mean()
+        loss = -(weights * self.policy(batch.observations).log_prob(batch.actions)).mean()
         return loss, {"actor/loss": loss.detach(), "actor/weight_mean": weights.mean()}
 
     def update(self, batch: Batch) -> Metrics:
@@ -88,7 +88,7 @@ class IQL(nn.Module):
 
     def act(self, observations: Tensor) -> Tensor:
         """The policy's mean, or the likeliest Discrete action."""
-        return self.policy.act(observations)
+        return self.policy(observations).mode
 
 
 def expectile_loss(differences: Tensor, expectile: float) -> Tensor:

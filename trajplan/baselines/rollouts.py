@@ -115,7 +115,7 @@ class ModelRollouts:
         states = self.scaling.environment_observations(seen)
         scale, shift = self.transform
         for _ in range(self.config.rollout_length):
-            actions = policy.sample(seen)[0]
+            actions = policy(seen).sample()[0]
             following, rewards, terminations = self.penalised_step(states, actions)
             next_seen = self.scaling.observations(following)
             self.buffer.extend(Batch(seen, actions, scale * rewards + shift, next_seen, terminations))

@@ -57,7 +57,7 @@ class SAC(nn.Module):
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
         """r + discount (1 - d) (min Q_target(s', a') + temperature * entropy), a' ~ pi: (B,), equation 3."""
-        values, entropy = value_and_entropy(self.target, self.policy, batch.next_observations)
+        values, entropy = value_and_entropy(self.target, batch.next_observations, self.policy(batch.next_observations))
         if self.config.entropy_in_target:
             values = values + self.log_temperature.exp() * entropy
         return batch.rewards + self.config.discount * torch.where(batch.terminations, 0.0, values)
@@ -71,7 +71,7 @@ class SAC(nn.Module):
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Minus Q and entropy of the policy (equation 9), and the loss of the entropy's weight (equation 18)."""
-        values, entropy = value_and_entropy(self.critic, self.policy, batch.observations)
+        values, entropy = value_and_entropy(self.critic, batch.observations, self.policy(batch.observations))
         temperature = self.log_temperature.exp().detach()
         actor = -(values + temperature * entropy).mean()
         # In the weight's logarithm, so that it can fall by orders of magnitude and never below 0.
@@ -90,7 +90,7 @@ class SAC(nn.Module):
 
     def act(self, observations: Tensor) -> Tensor:
         """tanh of the mean, or the likeliest Discrete action."""
-        return self.policy.act(observations)
+        return self.policy(observations).mode
 
 
 def target_entropy(dimensions: Dimensions) -> float:

@@ -25,7 +25,7 @@ def candidate_actions(
     Returns:
         Actions (3 * count, B, A), and the logarithm of the density that each was drawn from, (3 * count, B).
     """
-    drawn, log_prob = policy.sample(torch.cat([observations, next_observations]), count)
+    drawn, log_prob = policy(torch.cat([observations, next_observations])).sample(count)
     now, following = drawn.chunk(2, dim=1)
     uniform = torch.empty_like(now).uniform_(-1, 1)
     log_prob_now, log_prob_following = log_prob.chunk(2, dim=1)

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from trajplan.models.distributions import Choice, Distribution
 from trajplan.models.networks import Dimensions, EnsembleMLP, mlp
-from trajplan.models.policies import Categorical, Policy
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,16 +71,18 @@ def target_of(network: M) -> M:
     return copy.deepcopy(network).requires_grad_(False)
 
 
-def value_and_entropy(critic: TwinQ | DiscreteTwinQ, policy: Policy, observations: Tensor) -> tuple[Tensor, Tensor]:
-    """The smaller Q of what a policy does, and the policy's entropy: (B, S) -> (B,) and (B,).
+def value_and_entropy(
+    critic: TwinQ | DiscreteTwinQ, observations: Tensor, distribution: Distribution
+) -> tuple[Tensor, Tensor]:
+    """The smaller Q of what a policy does at observations (B, S), and the policy's entropy there: (B,) and (B,).
 
     Both are exact for Discrete actions. Else they are estimates from one reparametrised action: its Q and its
     negative log-probability.
     """
     if isinstance(critic, DiscreteTwinQ):
-        assert isinstance(policy, Categorical)
-        log_probs = policy.log_probs(observations)
+        assert isinstance(distribution, Choice)
+        log_probs = distribution.log_probs
         probs = log_probs.exp()
         return (probs * critic.values(observations).amin(0)).sum(-1), -(probs * log_probs).sum(-1)
-    actions, log_prob = policy.sample(observations)
+    actions, log_prob = distribution.sample()
     return critic(observations, actions).amin(0), -log_prob

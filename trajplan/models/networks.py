@@ -42,7 +42,7 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0
     layers: list[nn.Module] = []
     sizes = (inputs, *hidden)
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 
@@ -52,7 +52,7 @@ class EnsembleMLP(nn.Module):
     Args:
         members: M.
         inputs, hidden, outputs: as for `mlp`; every member starts as `torch.nn.Linear` layers would.
-        activation: between the layers.
+        activation: between the layers; may work in place.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class EnsembleMLP(nn.Module):
         inputs: int,
         hidden: tuple[int, ...],
         outputs: int,
-        activation: Callable[[Tensor], Tensor] = torch.relu,
+        activation: Callable[[Tensor], Tensor] = torch.relu_,
     ) -> None:
         super().__init__()
         self.activation = activation
