@@ -108,19 +108,27 @@ def test_discrete_cql_finds_the_penalised_values():
 
 
 def test_without_a_penalty_it_is_soft_actor_critic_without_entropy_in_the_target(batch):
-    weights = []
-    for make, config in (
-        (CQL, CQLConfig(alpha=0.0, hidden_width=8)),
-        (SAC, SACConfig(entropy_in_target=False, hidden_width=8, hidden_layers=3, actor_learning_rate=3e-5,
-                        temperature_learning_rate=3e-5)),
-    ):  # fmt: skip
+    rates = {"actor_learning_rate": 3e-5, "temperature_learning_rate": 3e-5}
+    made = CQL(CONTINUOUS, CQLConfig(alpha=0.0, hidden_width=8))
+    plain = SAC(CONTINUOUS, SACConfig(entropy_in_target=False, hidden_width=8, hidden_layers=3, **rates))
+    plain.load_state_dict(made.state_dict())
+    for method in (made, plain):
         torch.manual_seed(0)
-        method = make(CONTINUOUS, config)
         for _ in range(5):
             method.update(batch)
-        weights.append(method.state_dict())
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert all(torch.equal(weight, plain.state_dict()[name]) for name, weight in made.state_dict().items())
+
+
+def test_training_starts_with_q_near_0_and_a_narrow_policy_around_0(batch):
+    torch.manual_seed(0)
+    method = CQL(CONTINUOUS, CQLConfig())
+    with torch.no_grad():
+        q = method.critic(batch.observations, batch.actions)
+        policy = method.policy(batch.observations)
+        assert torch.equal(method.target(batch.observations, batch.actions), q)
+    assert 0 < q.abs().max() < 0.1
+    assert policy.mean.abs().max() < 0.1
+    torch.testing.assert_close(policy.log_std, torch.full_like(policy.log_std, -1), atol=0.1, rtol=0)
 
 
 def loss_of(batch, **changes):

@@ -2,7 +2,7 @@ import torch
 from torch.nn import functional
 
 from trajplan.models.critics import DiscreteTwinQ, TwinQ, Value, make_critic, target_of, value_and_entropy
-from trajplan.models.networks import CACHED_ROWS, Dimensions, EnsembleMLP, polyak_update
+from trajplan.models.networks import CACHED_ROWS, Dimensions, EnsembleMLP, mlp, polyak_update, start_orthogonal
 from trajplan.models.policies import make_policy
 
 CONTINUOUS, DISCRETE, HIDDEN = Dimensions(3, 2), Dimensions(3, 1, 4), (8, 16)
@@ -47,6 +47,20 @@ def test_members_start_in_the_range_of_a_linear_layer():
     ensemble = EnsembleMLP(2, 100, (50,), 1)
     assert 0.09 < ensemble.weights[0].abs().max() <= 0.1
     assert ensemble.biases[0].abs().max() <= 0.1
+
+
+def test_an_orthogonal_start_has_its_gains_as_singular_values():
+    torch.manual_seed(0)
+    ensemble, single = EnsembleMLP(2, 5, HIDDEN, 3), mlp(5, HIDDEN, 3)
+    for network in (ensemble, single):
+        start_orthogonal(network)
+        for parameter in network.parameters():
+            if 1 in parameter.shape[-2:] or parameter.dim() == 1:
+                assert not parameter.any()
+                continue
+            values = torch.linalg.svdvals(parameter)
+            torch.testing.assert_close(values, torch.full_like(values, 0.01 if 3 in parameter.shape[-2:] else 2**0.5))
+    assert not torch.equal(ensemble.weights[0][0], ensemble.weights[0][1])
 
 
 def test_candidate_actions_are_valued_as_one_by_one():

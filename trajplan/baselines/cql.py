@@ -16,7 +16,7 @@ from trajplan.config import option, require
 from trajplan.data.transitions import Batch
 from trajplan.models.conservative import candidate_actions, soft_maximum
 from trajplan.models.critics import DiscreteTwinQ, target_of
-from trajplan.models.networks import Dimensions, adam, polyak_update
+from trajplan.models.networks import Dimensions, adam, polyak_update, start_orthogonal
 from trajplan.models.policies import SquashedGaussian
 
 
@@ -91,6 +91,12 @@ class CQL(SAC):
 
     def __init__(self, dimensions: Dimensions, config: CQLConfig) -> None:
         super().__init__(dimensions, config)
+        assert isinstance(self.policy, SquashedGaussian)
+        # Q near 0 and a narrow policy around 0, as in the public implementations: a wide one begins far from the data.
+        start_orthogonal(self.policy.network)
+        self.policy.shift_log_std(-1.0)
+        start_orthogonal(self.critic.networks)
+        self.target = target_of(self.critic)
         self.penalty = Penalty(config)
         learned = [*self.critic.parameters(), *self.penalty.parameters()]
         self.optimizers["critic"] = adam(learned, config.critic_learning_rate)
@@ -133,6 +139,7 @@ class DiscreteCQL(nn.Module):
         super().__init__()
         self.config = config
         self.critic = DiscreteTwinQ(dimensions, config.critic_hidden)
+        start_orthogonal(self.critic.networks)
         self.target = target_of(self.critic)
         self.penalty = Penalty(config)
         learned = [*self.critic.parameters(), *self.penalty.parameters()]

@@ -102,6 +102,19 @@ class EnsembleMLP(nn.Module):
 
 
 @torch.no_grad()
+def start_orthogonal(network: nn.Sequential | EnsembleMLP) -> None:
+    """Give hidden layers orthogonal weights of gain sqrt(2), the last layer such of gain 0.01, and all biases 0."""
+    if isinstance(network, EnsembleMLP):
+        layers = [(list(weight), bias) for weight, bias in zip(network.weights, network.biases, strict=True)]
+    else:
+        layers = [([layer.weight], layer.bias) for layer in network if isinstance(layer, nn.Linear)]
+    for index, (weights, bias) in enumerate(layers):
+        bias.zero_()
+        for weight in weights:
+            nn.init.orthogonal_(weight, 0.01 if index == len(layers) - 1 else math.sqrt(2))
+
+
+@torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
     """Move every parameter of `target` by the share `rate` towards that of `source`."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)

@@ -21,6 +21,14 @@ class SquashedGaussian(nn.Module):
         mean, log_std = self.network(observations).chunk(2, dim=-1)
         return SquashedNormal(mean, log_std.clamp(*self.LOG_STD))
 
+    @torch.no_grad()
+    def shift_log_std(self, by: float) -> None:
+        """Multiply the deviations by exp(`by`), for training to start from."""
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        _, log_std = last.bias.chunk(2)
+        log_std += by
+
 
 class BoundedGaussian(nn.Module):
     """A Gaussian, not squashed, with tanh-bounded mean and deviations of its own (Kostrikov et al. 2022)."""
