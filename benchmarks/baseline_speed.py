@@ -50,7 +50,7 @@ def main() -> None:
     speeds = {}
     for name in args.methods:
         speeds[name] = updates_per_second(dataset, name, args.updates, args.device)
-        print(f"{name:6} {speeds[name]:8,.0f} updates a second", flush=True)
+        print(f"{name:6} {speeds[name]:8,.1f} updates a second", flush=True)
     if args.output:
         sizes = {"observation_dim": args.observation_dim, "action_dim": args.action_dim, "batch_size": 256}
         write(args.output, {"device": args.device, "threads": args.threads, **sizes, "updates_per_second": speeds})
