@@ -82,9 +82,14 @@ def test_ctrl_c_that_a_library_swallows_and_fails_after_is_an_interruption(capsy
         raise RecursionError
 
     monkeypatch.setattr(datasets, "run", run)
-    status, printed = call(capsys, "datasets", "list")
+    # A job that a script starts in the background inherits that it ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, printed = call(capsys, "datasets", "list")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (status, printed.err) == (130, "trajplan: interrupted\n")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_reader_that_leaves_early_is_no_error():
