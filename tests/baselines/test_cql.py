@@ -116,6 +116,7 @@ def test_without_a_penalty_it_is_soft_actor_critic_without_entropy_in_the_target
         torch.manual_seed(0)
         for _ in range(5):
             method.update(batch)
+    assert made.state_dict().keys() == plain.state_dict().keys()
     assert all(torch.equal(weight, plain.state_dict()[name]) for name, weight in made.state_dict().items())
 
 
