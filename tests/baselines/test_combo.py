@@ -58,10 +58,12 @@ def test_the_penalty_by_hand_with_the_policys_actions():
         torch.testing.assert_close(made.penalty(mixed, 10), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_the_penalty_by_integration_with_actions_of_high_q():
-    made, mixed = method(candidates=4000), batch(6)
-    grid = torch.linspace(-1, 1, 4001)[:, None, None].expand(-1, 6, 1)
-    q = made.critic(mixed.observations, grid)
+@pytest.mark.parametrize(("rho", "first"), [("mix", 0), ("model", 3)])
+def test_the_penalty_by_integration_with_actions_of_high_q(rho, first):
+    made, mixed = method(candidates=4000, rho=rho), batch(6)
+    states = mixed.observations[first:]
+    grid = torch.linspace(-1, 1, 4001)[:, None, None].expand(-1, len(states), 1)
+    q = made.critic(states, grid)
     integral = torch.trapezoid(q.exp(), dx=2 / 4000, dim=1).log()
     expected = integral.mean(-1) - made.critic(mixed.observations[:3], mixed.actions[:3]).mean(-1)
     torch.testing.assert_close(made.penalty(mixed, 3), expected, atol=5e-3, rtol=0)

@@ -65,8 +65,34 @@ def test_ten_candidates_are_without_bias_under_the_logarithm(batch):
     assert many.exp().mean().item() == pytest.approx(exact, rel=0.05)
 
 
-def test_the_discrete_penalty_by_hand():
-    method = DiscreteCQL(DISCRETE, CQLConfig(alpha=2.0, discount=0.5, **SMALL))
+@pytest.mark.parametrize("raise_data", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_continuous_penalty_by_integration(batch, temperature, raise_data):
+    torch.manual_seed(0)
+    config = CQLConfig(candidates=4000, penalty_temperature=temperature, raise_data=raise_data, **SMALL)
+    method = CQL(Dimensions(3, 1), config)
+    with torch.no_grad():
+        # Q is nearly 0 at the start; here it is steep enough that the wrong candidates or densities would show.
+        method.critic.networks.weights[-1].mul_(1000)
+        method.policy.shift_log_std(1.0)
+    few = Batch(
+        *(value[:6] for value in (batch.observations, batch.actions[:, :1], batch.rewards)),
+        batch.next_observations[:6],
+        batch.terminations[:6],
+    )
+    edge = torch.linspace(-1, 1, 4001)
+    q = method.critic(few.observations, edge[:, None, None].expand(-1, 6, 1))
+    assert (q.amax(1) - q.amin(1)).mean() > 1
+    integral = temperature * torch.trapezoid((q / temperature).exp(), edge, dim=1).log()
+    expected = integral - method.critic(few.observations, few.actions) if raise_data else integral
+    _, metrics = method.critic_loss(few)
+    assert metrics["critic/penalty"].item() == pytest.approx(expected.mean().item(), abs=0.02)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_discrete_penalty_by_hand(temperature):
+    config = CQLConfig(alpha=2.0, discount=0.5, penalty_temperature=temperature, **SMALL)
+    method = DiscreteCQL(DISCRETE, config)
     table = torch.tensor([[[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], [[2.0, 1.0, 0.0], [1.0, 1.0, 1.0]]])
     method.critic.values = lambda observations: table
     method.target.values = lambda observations: 10 * table
@@ -79,7 +105,8 @@ def test_the_discrete_penalty_by_hand():
     targets = np.array([1 + 0.5 * 10, -1])
     data = np.array([[2.0, 3.0], [1.0, 1.0]])
     error = ((data - targets) ** 2).mean(1).sum()
-    penalty = (np.log(np.exp(table.numpy()).sum(-1)) - data).mean(1).sum()
+    soft = temperature * np.log(np.exp(table.numpy() / temperature).sum(-1))
+    penalty = (soft - data).mean(1).sum()
     assert loss.item() == pytest.approx(error + 2 * penalty, rel=1e-6)
     assert metrics["critic/penalty"].item() == pytest.approx(penalty / 2, rel=1e-6)
     assert method.act(torch.zeros(2, 2)).tolist() == [[0.0], [2.0]]

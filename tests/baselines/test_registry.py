@@ -17,11 +17,15 @@ from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
 
 SOURCES = Path(__file__).resolve().parents[2] / "trajplan/baselines"
-CASES = [(name, kind) for name, entry in METHODS.items() for kind in ("continuous", "discrete") if getattr(entry, kind)]
+HEADS = {"bc": ("squashed", "deterministic"), "iql": ("deterministic",), "awac": ("squashed",), "awr": ("squashed",)}
+KINDS = ("continuous", "discrete")
+CASES = [(name, kind, {}) for name, entry in METHODS.items() for kind in KINDS if getattr(entry, kind)]
+# Every other head that a policy may have for continuous actions.
+CASES += [(name, "continuous", {"policy": head}) for name, heads in HEADS.items() for head in heads]
 # With these settings the next observation is read by the bootstrap alone.
 BOOTSTRAP_ALONE = {"cql": {"alpha": 0.0}, "combo": {"beta": 0.0}}
 WITHOUT_BOOTSTRAP = ("bc", "awr")
-every_method = pytest.mark.parametrize(("name", "kind"), CASES)
+every_method = pytest.mark.parametrize(("name", "kind", "head"), CASES)
 
 
 @pytest.fixture
@@ -52,9 +56,9 @@ def same(one, other):
 
 
 @every_method
-def test_terminals_cut_the_bootstrap_and_nothing_else_does(name, kind, data, small):
+def test_terminals_cut_the_bootstrap_and_nothing_else_does(name, kind, head, data, small):
     dataset = data[kind]
-    config, batch = small(name, **BOOTSTRAP_ALONE.get(name, {})), batch_of(dataset)
+    config, batch = small(name, **head | BOOTSTRAP_ALONE.get(name, {})), batch_of(dataset)
     elsewhere = {"next_observations": batch.next_observations + 1}
     for ended in (True, False):
         before = dataclasses.replace(batch, terminations=torch.full_like(batch.terminations, ended))
@@ -72,10 +76,10 @@ def test_a_batch_does_not_tell_a_time_limit_from_the_middle_of_an_episode(kind, 
 
 
 @every_method
-def test_the_batch_is_left_as_it_is_and_the_metrics_are_flat_numbers(name, kind, data, small):
+def test_the_batch_is_left_as_it_is_and_the_metrics_are_flat_numbers(name, kind, head, data, small):
     batch = batch_of(data[kind])
     before = {field.name: getattr(batch, field.name).clone() for field in dataclasses.fields(batch)}
-    _, metrics = updated(name, data[kind], small(name), batch)
+    _, metrics = updated(name, data[kind], small(name, **head), batch)
     for field, value in before.items():
         assert torch.equal(getattr(batch, field), value)
     assert "actor/loss" in metrics or "critic/loss" in metrics
@@ -86,8 +90,8 @@ def test_the_batch_is_left_as_it_is_and_the_metrics_are_flat_numbers(name, kind,
 
 
 @every_method
-def test_every_parameter_is_trained_but_the_targets(name, kind, data, small):
-    config, batch = small(name), batch_of(data[kind])
+def test_every_parameter_is_trained_but_the_targets(name, kind, head, data, small):
+    config, batch = small(name, **head), batch_of(data[kind])
     before = {key: value.clone() for key, value in make(name, data[kind], config).state_dict().items()}
     after, _ = updated(name, data[kind], config, batch)
     trained = [
@@ -102,14 +106,14 @@ def test_every_parameter_is_trained_but_the_targets(name, kind, data, small):
 
 
 @every_method
-def test_the_same_seed_gives_the_same_weights(name, kind, data, small):
-    config, batch = small(name), batch_of(data[kind])
+def test_the_same_seed_gives_the_same_weights(name, kind, head, data, small):
+    config, batch = small(name, **head), batch_of(data[kind])
     assert same(updated(name, data[kind], config, batch)[0], updated(name, data[kind], config, batch)[0])
 
 
 @every_method
-def test_actions_lie_in_the_space_and_a_saved_method_acts_identically(name, kind, data, small, tmp_path):
-    dataset, config = data[kind], small(name)
+def test_actions_lie_in_the_space_and_a_saved_method_acts_identically(name, kind, head, data, small, tmp_path):
+    dataset, config = data[kind], small(name, **head)
     method, scaling = make(name, dataset, config), fit_scaling(dataset, True)
     with torch.no_grad():
         for parameter in method.parameters():

@@ -184,6 +184,30 @@ def test_the_best_episodes_are_those_of_the_highest_return(walks):
     assert training_episodes(walks, RunConfig()) is None
 
 
+@pytest.mark.parametrize("name", ["iql", "mopo"])
+def test_updates_see_the_best_episodes_alone_and_transformed_rewards(name, walks, small, quick, tmp_path, monkeypatch):
+    method, seen = METHODS[name].method_class(walks.info), []
+    update = method.update
+
+    def watch(self, batch):
+        seen.append(batch)
+        return update(self, batch)
+
+    monkeypatch.setattr(method, "update", watch)
+    settings = quick(best_episodes=0.25, reward_transform="times-ten-minus-five", standardize=False)
+    config = small(name, real_share=1.0) if name == "mopo" else small(name)
+    run(walks, tmp_path, name, config, settings)
+    best = np.sort(np.argsort(-walks.returns)[:2])
+    transitions = walks.transitions(episodes=best)
+    rows = transitions.gather(torch.arange(len(transitions)))
+    reward_of = dict(zip(map(tuple, rows.observations.tolist()), (10 * rows.rewards - 5).tolist(), strict=True))
+    observations, rewards = torch.cat([b.observations for b in seen]), torch.cat([b.rewards for b in seen])
+    # A row of another episode is not in the table.
+    expected = [reward_of[tuple(row)] for row in observations.tolist()]
+    np.testing.assert_allclose(rewards, expected, rtol=1e-5)
+    assert len(observations) == 12 * 8
+
+
 def test_unbounded_actions_are_refused(walks, small, quick, tmp_path):
     free = dataclasses.replace(walks.info, action_space=spaces.Box(-np.inf, np.inf, (2,)))
     with pytest.raises(ConfigError, match="finite bounds"):

@@ -207,6 +207,26 @@ def test_a_dataset_without_an_environment_needs_training_without_evaluation(pend
     assert main([*arguments, "--eval-every", "0"]) == 0
 
 
+def test_a_switch_takes_no_value(tmp_path, capsys):
+    # "False" as a string would be true.
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "baseline",
+                "bc",
+                "--dataset",
+                "toy/pendulum-v0",
+                "--output",
+                str(tmp_path / "run"),
+                "--standardize",
+                "False",
+            ]
+        )
+    assert stopped.value.code == 2
+    assert "False" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_presets_by_environment(pendulum):
     def named(id: str) -> DatasetInfo:
         return dataclasses.replace(pendulum.info, id=id, env_spec=None)
