@@ -1,3 +1,4 @@
+import ast
 import os
 import subprocess
 import sys
@@ -18,6 +19,24 @@ def run(*arguments: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+# Each may import those before it, in functions too.
+ORDER = [
+    *("errors", "config", "devices", "cuda_graph", "data", "tokenizers", "models", "planners", "training", "baselines"),
+    *("evaluation", "presets", "card", "hub", "comparison", "cli", "commands"),
+]
+
+
+def test_imports_run_one_way() -> None:
+    for path in sorted((ROOT / "trajplan").rglob("*.py")):
+        package = path.relative_to(ROOT / "trajplan").parts[0].removesuffix(".py")
+        if package in ("__init__", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("trajplan."):
+                imported = str(node.module).split(".")[1]
+                assert ORDER.index(imported) <= ORDER.index(package), f"{path.name} imports {node.module}"
 
 
 @pytest.mark.parametrize("name", ["tokenizers", "planners", "baselines"])

@@ -121,7 +121,7 @@ def test_metrics_come_at_their_times(walks, small, quick, tmp_path):
 def test_the_picture_of_values_has_every_evaluation(walks, small, quick, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "trajplan.evaluation.value_picture.save_value_picture",
+        "trajplan.baselines.value_picture.save_value_picture",
         lambda lines, path: drawn.append([line["update"] for line in lines if "evaluation/return" in line]),
     )
     run(walks, tmp_path, "iql", small("iql"), quick(), evaluate=noisy)

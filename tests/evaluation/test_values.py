@@ -10,7 +10,6 @@ from trajplan.baselines.registry import METHODS
 from trajplan.baselines.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.evaluation.rollout import evaluate
-from trajplan.evaluation.value_picture import save_value_picture
 from trajplan.evaluation.values import ValueCheck
 from trajplan.models.networks import Dimensions
 
@@ -69,17 +68,3 @@ def test_a_method_without_a_q_predicts_nothing(info):
     check = ValueCheck(cloning, 0.9, 1.0, 0.0)
     episodes = evaluate(cloning, lambda: TimeLimit(Countdown(), 3), episodes=2, observers=[check]).episodes
     assert check.numbers(episodes) == {}
-
-
-@pytest.mark.parametrize("last", [12.0, 1e7])
-def test_the_picture_is_drawn_also_of_values_that_diverge(last, tmp_path):
-    names = ("predicted_value", "discounted_return", "cut_weight")
-    numbers = [(5.0, 8.0, 0.0), (9.0, 10.0, 0.2), (last, 11.0, 0.1)]
-    lines = [
-        {"update": 10 * i} | {f"evaluation/{name}": value for name, value in zip(names, line, strict=True)}
-        for i, line in enumerate(numbers)
-    ]
-    save_value_picture([{"update": 3, "critic/loss": 1.0}, *lines], tmp_path / "values.png")
-    assert (tmp_path / "values.png").stat().st_size > 10_000
-    save_value_picture([{"update": 3}], tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()

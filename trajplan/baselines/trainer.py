@@ -189,7 +189,7 @@ def _draw(run: Run) -> Batch:
 
 def _draw_values(folder: Path) -> None:
     # Here, as a run without evaluation needs no matplotlib.
-    from trajplan.evaluation.value_picture import PICTURE, save_value_picture
+    from trajplan.baselines.value_picture import PICTURE, save_value_picture
 
     save_value_picture(read_metrics(folder), folder / PICTURE)
 
