@@ -118,6 +118,44 @@ def test_metrics_come_at_their_times(walks, small, quick, tmp_path):
     assert len(list((tmp_path / "run/training_state").glob("step-*"))) == 2
 
 
+def test_tensorboard_gets_the_metrics_of_a_run_and_of_its_continuation(walks, small, quick, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def interrupt(policy):
+        signal.raise_signal(signal.SIGINT)
+        return noisy(policy)
+
+    settings = quick(trackers="tensorboard")
+    run(walks, tmp_path, "iql", small("iql"), settings, evaluate=interrupt)
+    run(walks, tmp_path, "iql", small("iql"), settings, evaluate=noisy, resume=True)
+    events = EventAccumulator(str(tmp_path / "trackers/trajplan"))
+    events.Reload()
+    for name in ("critic/loss", "evaluation/return"):
+        lines = [(line["update"], pytest.approx(line[name])) for line in read_metrics(tmp_path) if name in line]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == lines
+
+
+def test_a_tracker_that_is_not_installed_is_named(walks, small, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("trajplan.training.trackers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        run(walks, tmp_path / "run", "bc", small("bc"), quick(trackers="wandb"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="trackers is nosuch; it must be among tensorboard"):
+        quick(trackers="nosuch")
+
+
+def test_the_recorded_time_holds_every_evaluation(walks, small, quick, tmp_path):
+    def slow(policy):
+        time.sleep(0.2)
+        return noisy(policy)
+
+    result = run(walks, tmp_path, "bc", small("bc"), quick(), evaluate=slow)
+    assert result.metrics["seconds"] >= 3 * 0.2
+    assert read_metrics(tmp_path)[-1]["seconds"] >= 3 * 0.2
+    about = max((tmp_path / "training_state").glob("step-*")) / "state.json"
+    assert json.loads(about.read_text())["seconds"] >= 3 * 0.2
+
+
 def test_the_picture_of_values_has_every_evaluation(walks, small, quick, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(

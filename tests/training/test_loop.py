@@ -355,7 +355,7 @@ def test_tensorboard_gets_the_metrics(dataset, tiny, planner, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_named(dataset, tiny, planner, tmp_path, monkeypatch):
-    monkeypatch.setattr("trajplan.training.metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("trajplan.training.trackers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         train(dataset, tmp_path / "run", tiny(trackers="wandb"), planner)
     assert not (tmp_path / "run").exists()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trajplan.config import option, require
+from trajplan.training.trackers import tracker_names, trackers_option
 
 # What may differ when a run is resumed: it changes neither the weights nor metrics.jsonl.
-FREE_ON_RESUME = frozenset({"save_every"})
+FREE_ON_RESUME = frozenset({"save_every", "trackers"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,14 @@ class RunConfig:
     log_every: int = option(1_000, "updates between two lines of metrics.jsonl")
     save_every: int = option(10_000, "updates between two checkpoints")
     seed: int = option(0, "seed of weights, batches and sampled actions")
+    trackers: str = trackers_option()
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch_size", "eval_episodes", "log_every", "save_every"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
         for name in ("eval_every", "seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "be 0 or more")
+        tracker_names(self.trackers)
         require(0 < self.best_episodes <= 1, "best_episodes", self.best_episodes, "lie in (0, 1]")
 
 

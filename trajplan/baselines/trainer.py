@@ -27,7 +27,7 @@ from trajplan.baselines.scaling import fit_scaling, reward_transform, scaled_dat
 from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
 from trajplan.baselines.terminals import check_terminals
 from trajplan.baselines.updates import Updates
-from trajplan.config import changes
+from trajplan.config import changes, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.transitions import Batch
 from trajplan.devices import choose_device
@@ -49,6 +49,7 @@ from trajplan.training.resume import (
     other_settings,
     refuse_existing,
 )
+from trajplan.training.trackers import Trackers, check_trackers, tracker_names
 
 
 def train(
@@ -80,11 +81,13 @@ def train(
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, its
             model is there and its checkpoints are not, it holds files that would be written over, or it cannot be
             made.
-        ConfigError: for an unknown method or device, or a method that does not fit the dataset's actions.
+        ConfigError: for an unknown method or device, a method that does not fit the dataset's actions, or a tracker
+            that is not installed.
         DataError: for a dataset that the method cannot learn from.
         TrajplanError: if a metric is not finite; nothing is saved then.
     """
     folder, on = Path(output), choose_device(device)
+    check_trackers(tracker_names(run_config.trackers))
     entry = method_named(name)
     method_class = entry.method_class(dataset.info)
     scaling = fit_scaling(dataset, run_config.standardize)
@@ -143,6 +146,7 @@ def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
     config = run.config
     metrics = MetricsFile(run.folder, run.done)
     updates = Updates(run.method, lambda: _draw(run), config.updates, run.device)
+    trackers = _trackers(run)
     values: dict[str, Any] = {}
     wanted = False
     if visible:
@@ -164,22 +168,30 @@ def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
             if not (logged or evaluated or saved):
                 continue
             numbers = _numbers(run, measured)
-            run.seconds = time.perf_counter() - started
             if logged or evaluated:
-                values = {"update": run.done} | numbers
-                values |= {"seconds": round(run.seconds, 3), "updates_per_second": round(bar.speed, 1)}
+                values = {"update": run.done} | numbers | {"updates_per_second": round(bar.speed, 1)}
                 if evaluated:
                     values |= _evaluation(run)
                     bar.write(_line(values))
+                values["seconds"] = round(time.perf_counter() - started, 3)
                 metrics.write(values)
+                trackers.log(values)
                 if evaluated:
                     _draw_values(run.folder)
                 bar.restart_clock()
+            run.seconds = time.perf_counter() - started
             if saved:
                 metrics.sync()
                 save(run)
     metrics.close()
+    trackers.close()
     return TrainResult(run.done, run.done < config.updates, values)
+
+
+def _trackers(run: Run) -> Trackers:
+    name, settings, _ = checkpoint.saved_settings(run.folder)
+    known = {"method": name} | to_dict(settings) | to_dict(run.config)
+    return Trackers(run.config.trackers, run.folder, known, cpu=run.device.type == "cpu")
 
 
 def _draw(run: Run) -> Batch:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from trajplan.config import changes, option, require
-
-TRACKERS = ("tensorboard", "wandb", "trackio")
+from trajplan.training.trackers import tracker_names, trackers_option
 
 # What may differ when a run is resumed: these change neither the weights nor metrics.jsonl.
 FREE_ON_RESUME = frozenset({"save_every", "trackers"})
@@ -57,7 +56,7 @@ class TrainConfig:
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
     compile: bool = option(False, "compile the model with torch.compile")
     seed: int = option(0, "seed of weights, dropout, batch order and held-out episodes")
-    trackers: str = option("", f"where metrics go besides metrics.jsonl, comma-separated: {', '.join(TRACKERS)}")
+    trackers: str = trackers_option()
 
     def __post_init__(self) -> None:
         positive = ("n_layer", "n_head", "n_embd", "batch_size", "accumulation", "eval_every", "eval_windows")
@@ -80,13 +79,7 @@ class TrainConfig:
         require(self.seed >= 0, "seed", self.seed, "be 0 or more")
         penalty = self.termination_penalty
         require(penalty is None or math.isfinite(penalty), "termination_penalty", penalty, "be finite, or none")
-        for name in self.tracker_names:
-            require(name in TRACKERS, "trackers", name, f"be among {', '.join(TRACKERS)}")
-
-    @property
-    def tracker_names(self) -> list[str]:
-        """The trackers asked for, as a list."""
-        return [name.strip() for name in self.trackers.split(",") if name.strip()]
+        tracker_names(self.trackers)
 
     def resolved(self, *, windows: int, bf16: bool) -> "TrainConfig":
         """The same settings with the open ones settled: `updates` from `epochs`, `precision` from the device.

@@ -34,7 +34,7 @@ from trajplan.training.config import TrainConfig
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.files import read_json, remove_partial
 from trajplan.training.interrupt import Interrupt
-from trajplan.training.metrics import MetricsFile, check_trackers
+from trajplan.training.metrics import MetricsFile
 from trajplan.training.optimizer import learning_rate, make_optimizer
 from trajplan.training.progress import Progress
 from trajplan.training.result import TrainResult
@@ -49,6 +49,7 @@ from trajplan.training.resume import (
     other_settings,
     refuse_existing,
 )
+from trajplan.training.trackers import FOLDER, check_trackers, tracker_names
 
 
 @dataclass
@@ -115,12 +116,13 @@ def train(
     if continued:
         check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
-    check_trackers(config.tracker_names)
+    trackers = tracker_names(config.trackers)
+    check_trackers(trackers)
     accelerator = Accelerator(
         cpu=not uses_gpu(),
         mixed_precision=config.precision,
-        log_with=config.tracker_names or None,
-        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "trackers")),
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / FOLDER)),
     )
     step = newest_checkpoint(folder) if continued else None
     tokenizer = Tokenizer.load(folder) if step else _fit_tokenizer(dataset, config)
@@ -224,7 +226,7 @@ def _loop(run: Run) -> TrainResult:
     total = config.updates or 0
     main = accelerator.is_main_process
     metrics = MetricsFile(run.folder, run.done) if main else None
-    if config.tracker_names:
+    if config.trackers:
         accelerator.init_trackers("trajplan", config=to_dict(config))
     values: dict[str, Any] = {}
     wanted = False

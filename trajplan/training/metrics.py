@@ -1,17 +1,14 @@
-"""metrics.jsonl, one JSON object a line, and the trackers that mirror it."""
+"""metrics.jsonl, one JSON object a line."""
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trajplan.errors import CheckpointError, ConfigError
+from trajplan.errors import CheckpointError
 from trajplan.training.files import PARTIAL, fsync
 
 NAME = "metrics.jsonl"
-# The packages of which one must be there, by tracker.
-PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 
 
 class MetricsFile:
@@ -64,18 +61,6 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
             raise CheckpointError(f"Line {number} of {path} is not what a run writes: {line[:80]}; delete that line.")
         lines.append(values)
     return lines
-
-
-def check_trackers(names: list[str]) -> None:
-    """Refuse a tracker whose package is not installed.
-
-    Raises:
-        ConfigError: naming the package.
-    """
-    for name in names:
-        if not any(find_spec(package) for package in PACKAGES[name]):
-            package = PACKAGES[name][0]
-            raise ConfigError(f"Tracker {name!r} needs the package {package}: pip install {package}.")
 
 
 def _line(values: dict[str, Any]) -> str:
