@@ -257,3 +257,11 @@ def test_q_may_have_more_layers_than_the_policy(method, dimensions):
         assert sum(isinstance(layer, torch.nn.Linear) for layer in deeper.policy.network) == 1 + 1
     with pytest.raises(ConfigError, match="critic_layers"):
         CQLConfig(critic_layers=0)
+
+
+def test_settings_that_discrete_actions_have_no_use_for_are_refused():
+    for name, value in {"candidates": 5, "target_actions": 2, "entropy_in_target": True, "target_entropy": 1.0}.items():
+        with pytest.raises(ConfigError, match=f"{name} is {value}; it must be left out for Discrete actions"):
+            DiscreteCQL(DISCRETE, CQLConfig(**{name: value}))
+    with pytest.raises(ConfigError, match=r"actor_learning_rate is 0\.1; it must be left out"):
+        DiscreteCQL(DISCRETE, CQLConfig(actor_learning_rate=0.1))

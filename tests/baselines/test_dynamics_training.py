@@ -23,7 +23,7 @@ from trajplan.baselines.model_training import (
 from trajplan.baselines.scaling import fit_scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import DataError, TrajplanError
-from trajplan.models.dynamics import Prediction, uncertainty_of
+from trajplan.models.dynamics import DynamicsEnsemble, Prediction, uncertainty_of
 
 # Of (s'_1 - s_1, s'_2 - s_2, reward), linear in (s_1, s_2, a), and the deviations of the noise on them.
 LINEAR = np.array([[-0.3, 0.5, 0.5], [-0.5, -0.3, 1.0], [2.0, -1.0, 3.0]])
@@ -131,12 +131,22 @@ def test_training_stops_when_no_member_has_improved_for_long_enough(linear):
     assert learner.ensemble.elites.tolist() == [0, 1, 2]
 
 
-def test_a_model_that_diverges_is_reported(linear):
-    config = ModelBasedConfig(**SETTINGS)
-    learner = Learner(new_ensemble(linear.info, config, False), config)
-    learner.history = [torch.tensor([1.0, torch.nan, 1, 1])]
-    with pytest.raises(TrajplanError, match="it has diverged; give a smaller --model-learning-rate"):
-        learner.result()
+def test_a_model_of_which_one_member_diverges_stops_at_once(linear, tmp_path, monkeypatch):
+    losses, measured = DynamicsEnsemble.held_out_losses, []
+
+    def spoilt(self, *table):
+        measured.append(losses(self, *table))
+        if len(measured) > 2:
+            measured[-1][1] = torch.nan
+        return measured[-1]
+
+    monkeypatch.setattr(DynamicsEnsemble, "held_out_losses", spoilt)
+    with pytest.raises(
+        TrajplanError, match=r"nan.* after epoch 2: it has diverged; give a smaller --model-le"
+    ) as caught:
+        train(linear, tmp_path, ModelBasedConfig(**SETTINGS, model_max_epochs=9))
+    assert str(caught.value).endswith(f"need another --output, or {tmp_path} deleted first.")
+    assert len(measured) == 3
 
 
 def test_targets_come_from_the_true_next_observation_and_actions_are_clipped():

@@ -19,6 +19,12 @@ from trajplan.models.critics import DiscreteTwinQ, target_of
 from trajplan.models.networks import Dimensions, adam, polyak_update, start_orthogonal
 from trajplan.models.policies import SquashedGaussian
 
+# What double Q-learning, without a policy or candidates, has no use for.
+CONTINUOUS_ONLY = (
+    *("candidates", "target_actions", "entropy_in_target", "target_entropy"),
+    *("actor_learning_rate", "temperature_learning_rate"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CQLConfig(SACConfig):
@@ -131,12 +137,19 @@ class CQL(SAC):
 
 
 class DiscreteCQL(nn.Module):
-    """Conservative Q-learning for Discrete actions: double Q-learning with the exact penalty."""
+    """Conservative Q-learning for Discrete actions: double Q-learning with the exact penalty.
+
+    Raises:
+        ConfigError: for a setting that only continuous actions have a use for.
+    """
 
     cosine = ()
 
     def __init__(self, dimensions: Dimensions, config: CQLConfig) -> None:
         super().__init__()
+        for name in CONTINUOUS_ONLY:
+            default = getattr(CQLConfig, name)
+            require(getattr(config, name) == default, name, getattr(config, name), "be left out for Discrete actions")
         self.config = config
         self.critic = DiscreteTwinQ(dimensions, config.critic_hidden)
         start_orthogonal(self.critic.networks)

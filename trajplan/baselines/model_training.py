@@ -25,6 +25,7 @@ from trajplan.errors import CheckpointError, DataError, TrajplanError
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.termination import termination_rule
 from trajplan.training.bar import Bar
+from trajplan.training.resume import other_settings
 from trajplan.training.tensors import read_tensors, write_tensors
 
 PROGRESS = "dynamics-training.safetensors"
@@ -71,8 +72,8 @@ def model_split(
     episodes = np.arange(dataset.num_episodes) if chosen is None else chosen
     if len(episodes) < 2:
         raise DataError(
-            f"dataset {dataset.id!r}: a dynamics model needs two episodes at least, one of them held out; "
-            f"{len(episodes)} would be trained on."
+            f"dataset {dataset.id!r}: a dynamics model needs two episodes at least, one of them held out, and there is "
+            f"{len(episodes)} of {dataset.num_episodes}: give more episodes, or a larger --best-episodes."
         )
     count = min(max(round(config.model_held_out * len(episodes)), 1), len(episodes) - 1)
     order = np.random.default_rng(seed).permutation(episodes)
@@ -131,6 +132,7 @@ def train_ensemble(
 
     Raises:
         CheckpointError: if what an earlier process left does not fit.
+        TrajplanError: if a held-out loss is not finite.
     """
     device = scaling.mean.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -149,6 +151,7 @@ def train_ensemble(
             learner.restore(folder / PROGRESS, device)
         else:
             learner.measure(held_out)
+        learner.check(folder)
         started = time.perf_counter() - learner.seconds
         while learner.goes_on():
             with Bar(0, math.ceil(rows / config.model_batch_size), visible, leave=False) as bar:
@@ -158,6 +161,7 @@ def train_ensemble(
                     if stopped():
                         return None
                 learner.measure(held_out)
+                learner.check(folder)
                 learner.seconds = time.perf_counter() - started
                 learner.save(folder / PROGRESS, device)
                 bar.write(learner.line())
@@ -224,6 +228,19 @@ class Learner:
         self.idle = 0 if better.any() else self.idle + 1
         self.history.append(losses)
 
+    def check(self, folder: Path) -> None:
+        """Stop at the first held-out loss that is not finite: a member that has diverged does not come back.
+
+        Raises:
+            TrajplanError: saying what to do with the run's folder.
+        """
+        if not self.history[-1].isfinite().all():
+            raise TrajplanError(
+                f"The dynamics model's held-out losses are {self.history[-1].tolist()} after epoch "
+                f"{len(self.history) - 1}: it has diverged; give a smaller --model-learning-rate, and look for extreme "
+                f"values in the data. {other_settings(folder)}"
+            )
+
     def line(self) -> str:
         """What the last epoch gave, for a person."""
         epoch, losses = len(self.history) - 1, self.best_losses.sort().values
@@ -232,16 +249,7 @@ class Learner:
 
     @torch.no_grad()
     def result(self) -> DynamicsEnsemble:
-        """The ensemble with the best weights, its elites those of the smallest held-out losses.
-
-        Raises:
-            TrajplanError: if the losses are not finite.
-        """
-        if not torch.stack(self.history).isfinite().all():
-            raise TrajplanError(
-                f"The dynamics model's held-out losses are {self.history[-1].tolist()}: it has diverged; give a "
-                "smaller --model-learning-rate, and look for extreme values in the data."
-            )
+        """The ensemble with the best weights, its elites those of the smallest held-out losses."""
         for name, value in self.ensemble.named_parameters():
             value.copy_(self.best[name])
         self.ensemble.elites.copy_(self.best_losses.argsort(stable=True)[: self.config.model_elites])

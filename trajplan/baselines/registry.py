@@ -41,8 +41,10 @@ class Entry:
         name = self.discrete if info.is_discrete else self.continuous
         if name is None:
             kinds = ("Discrete", "continuous") if info.is_discrete else ("continuous", "Discrete")
+            others = [other for other, entry in METHODS.items() if getattr(entry, kinds[0].lower())]
             raise ConfigError(
-                f"{self.summary} is for {kinds[1]} actions only, and dataset {info.id!r} has {kinds[0]} ones."
+                f"{self.summary} is for {kinds[1]} actions only, and dataset {info.id!r} has {kinds[0]} ones, which "
+                f"{', '.join(others)} take."
             )
         return getattr(import_module(self.module), name)
 

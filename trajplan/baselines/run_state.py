@@ -82,7 +82,8 @@ def restore(run: Run, step: Path) -> None:
         checkpoint.restore_random_states(random, run.device)
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{step} does not fit the method, or was written on another kind of device: {error}."
+            f"{step} does not fit the method, or was written on another kind of device: {error}; resume with the "
+            "--device it was written on, or give another --output."
         ) from None
     run.done, run.seconds = about["update"], about["seconds"]
     # The run may have been killed between writing its state and its model.

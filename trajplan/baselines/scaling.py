@@ -121,7 +121,8 @@ def reward_transform(dataset: OfflineDataset, name: str) -> tuple[float, float]:
     spread = float(dataset.returns.max() - dataset.returns.min())
     if spread <= 0:
         raise ConfigError(
-            f"reward_transform is {name}, but all episodes of dataset {dataset.id!r} have the same return; choose none."
+            f"reward_transform is {name}, but all episodes of dataset {dataset.id!r} have the same return: give "
+            "--reward-transform none."
         )
     return 1000.0 / spread, 0.0
 

@@ -251,7 +251,13 @@ def _evaluation(run: Run) -> dict[str, float]:
 def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunConfig) -> None:
     before, settings, run = checkpoint.saved_settings(folder)
     if name != before:
-        raise CheckpointError(f"{folder} holds a run of {before}, which cannot be resumed as {name}.")
+        raise CheckpointError(
+            f"{folder} holds a run of {before}, which cannot be resumed as {name}: give trajplan baseline {before} "
+            "--resume, or another --output."
+        )
     changed = changes(config, settings) + changes(run_config, run, FREE_ON_RESUME)
     if changed:
-        raise CheckpointError(f"{folder} cannot be resumed with other settings: {'; '.join(changed)}.")
+        raise CheckpointError(
+            f"{folder} cannot be resumed with other settings: {'; '.join(changed)}; leave them out, or give another "
+            "--output."
+        )

@@ -120,7 +120,10 @@ def check_same_settings(folder: Path, config: TrainConfig) -> None:
     """
     changed = differences(config, saved_config(folder))
     if changed:
-        raise CheckpointError(f"{folder} cannot be resumed with other settings: {'; '.join(changed)}.")
+        raise CheckpointError(
+            f"{folder} cannot be resumed with other settings: {'; '.join(changed)}; leave them out, or give another "
+            "--output."
+        )
 
 
 def check_same_dataset(folder: Path, info: DatasetInfo) -> None:
@@ -134,7 +137,8 @@ def check_same_dataset(folder: Path, info: DatasetInfo) -> None:
     for name in ("id", "num_transitions", "num_episodes", "observation_space", "action_space"):
         if now[name] != before.get(name):
             raise CheckpointError(
-                f"{folder} cannot be resumed on another dataset: its {name} is {now[name]} and was {before.get(name)}."
+                f"{folder} cannot be resumed on another dataset: its {name} is {now[name]} and was {before.get(name)}; "
+                "give that one, or another --output."
             )
 
 
@@ -145,7 +149,10 @@ def check_same_state(step: Path, about: dict[str, Any], fingerprint: str, proces
         CheckpointError: naming the difference.
     """
     if about.get("fingerprint") != fingerprint:
-        raise CheckpointError(f"{step} cannot be resumed: the content of the dataset has changed since it was written.")
+        raise CheckpointError(
+            f"{step} cannot be resumed: the content of the dataset has changed since it was written; give the dataset "
+            "as it was, or another --output."
+        )
     if about.get("processes") != processes:
         raise CheckpointError(
             f"{step} was written by {about.get('processes')} processes and this run has {processes}: an exact "
