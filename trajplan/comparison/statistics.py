@@ -32,11 +32,6 @@ class Estimate:
     interval: Interval | None
 
 
-def interquartile_mean(scores: np.ndarray) -> float:
-    """Mean of the middle half of all values, any shape."""
-    return float(stats.trim_mean(scores, TRIMMED, axis=None))
-
-
 def mean(scores: np.ndarray) -> Estimate:
     """Mean of scores (R, E) of R runs in E episodes each."""
     return _estimate(lambda drawn: drawn.mean((-2, -1)), scores)
