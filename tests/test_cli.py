@@ -42,6 +42,20 @@ def test_words_that_mean_nothing_are_refused(capsys, argv):
 
 
 @pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        (("compare", "--dataset", "x", "--methods", "bc", "--output", "x"), "--seed=5"),
+        (("datasets", "list"), "--js"),
+        (("baseline", "bc", "--output", "x"), "--best-ep=0.1"),
+    ],
+)
+def test_a_part_of_an_options_name_is_not_taken_for_it(capsys, command, part):
+    status, printed = call(capsys, *command, part)
+    assert status == 2
+    assert f"unknown: {part}; see trajplan " in printed.err
+
+
+@pytest.mark.parametrize(
     ("raised", "status", "printed"),
     [
         (DataError("The file is empty."), 2, "trajplan: error: The file is empty.\n"),

@@ -12,6 +12,7 @@ from itertools import takewhile
 from types import FrameType
 
 from trajplan import __version__
+from trajplan.commands.parser import Parser
 from trajplan.errors import TrajplanError
 
 COMMANDS = {
@@ -69,7 +70,7 @@ class _Interrupts:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="trajplan", description="Planning by sequence modelling.")
+    parser = Parser(prog="trajplan", description="Planning by sequence modelling.")
     parser.add_argument("--version", action="version", version=f"trajplan {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     # Only the chosen command's module is imported; the others need their one-line help alone.

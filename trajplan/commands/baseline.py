@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
+from trajplan.commands.parser import Parser
 from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from trajplan.data.dataset import OfflineDataset
 
 
-class MethodParser(argparse.ArgumentParser):
+class MethodParser(Parser):
     """The options of one method, added only when it is the chosen one: its file is not imported for the others."""
 
     method: str | None = None
