@@ -128,6 +128,22 @@ def test_after_an_interruption_cells_save_and_nothing_new_begins(cell, number):
     assert [outcome.reason for outcome in outcomes][-1] == "not begun"
 
 
+def test_a_cell_that_is_stopped_while_it_starts_has_not_failed(cell):
+    made = cell()
+
+    def interrupt(running):
+        if (made.folder / "up").exists():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    (outcome,) = Pool([made], 1, shell_words('touch "$2/up"; exec sleep 60'), on_poll=interrupt).run()
+    assert (outcome.status, outcome.reason) == ("stopped", "interrupted")
+
+
+def test_a_cell_that_another_process_terminates_has_failed(cell):
+    (outcome,) = Pool([cell()], 1, shell_words("kill -15 $$")).run()
+    assert (outcome.status, outcome.reason) == ("failed", "ended by signal 15")
+
+
 def test_the_process_knows_who_started_it(cell):
     made = cell()
     Pool([made], 1, shell_words(f"echo ${PARENT}")).run()

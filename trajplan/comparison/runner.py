@@ -1,6 +1,7 @@
 """Work on cells in processes of their own, several at a time; one that fails does not stop the others."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +73,7 @@ class Pool:
         self.running: list[Running] = []
         self.busy: list[Outcome] = []
         self.outcomes: list[Outcome] = []
+        self.stopping = False
 
     def run(self) -> list[Outcome]:
         """Work until nothing is left; after Ctrl-C or SIGTERM tell the processes to save and stop, and wait for them.
@@ -129,7 +131,7 @@ class Pool:
         self.on_poll([item.cell for item in self.running])
         for item in [item for item in self.running if item.process.poll() is not None]:
             self.running.remove(item)
-            outcome = _outcome(item)
+            outcome = _outcome(item, self.stopping)
             if outcome.status == "busy":
                 self.busy.append(outcome)
             else:
@@ -140,6 +142,7 @@ class Pool:
         self.on_end(outcome)
 
     def _stop(self) -> None:
+        self.stopping = True
         for item in self.running:
             if item.process.poll() is None:
                 item.process.terminate()
@@ -155,12 +158,15 @@ def threads_for(jobs: int) -> int:
     return max(1, cores // jobs)
 
 
-def _outcome(item: Running) -> Outcome:
+def _outcome(item: Running, stopping: bool) -> Outcome:
     seconds, status = time.monotonic() - item.started, item.process.returncode
     if status == 0:
         return Outcome(item.cell, "finished", seconds=seconds)
     if status == 130:
         return Outcome(item.cell, "stopped", "interrupted, its state is saved", seconds)
+    if stopping and status == -signal.SIGTERM:
+        # It was told to stop while it still started, with nothing to save.
+        return Outcome(item.cell, "stopped", "interrupted", seconds)
     if status == BUSY:
         return Outcome(item.cell, "busy", last_line(item.cell), seconds)
     died = f"ended by signal {-status}" if status < 0 else ""
