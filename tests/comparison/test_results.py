@@ -142,3 +142,15 @@ def test_how_far_a_cell_is(cell, finished):
     assert progress(made) == "evaluating 1/2"
     (made.model / "evaluation.json").write_text("{}")
     assert progress(made) == "50%"
+
+
+def test_how_far_a_cell_is_takes_the_end_of_its_metrics_only(finished):
+    made = finished("bc", 0, [1.0])
+    (made.model / "evaluation.json").unlink()
+    metrics = made.model / "metrics.jsonl"
+    metrics.write_text("no line of metrics\n" * 10_000 + '{"update": 50}\n{"update": 6')
+    assert progress(made) == "50%"
+    metrics.unlink()
+    assert progress(made) == "starting"
+    metrics.write_text('{"update": 6')
+    assert progress(made) == "starting"

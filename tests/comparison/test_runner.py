@@ -15,6 +15,7 @@ from trajplan.comparison.runner import BUSY, Pool, last_line, threads_for
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(runner, "SHOW_SECONDS", 0.0)
 
 
 def statuses(outcomes):
@@ -60,6 +61,13 @@ def test_as_many_at_a_time_as_jobs(cell, jobs):
         on_poll=lambda running: most.append(len(running)),
     ).run()
     assert max(most) == jobs
+
+
+def test_cells_are_shown_now_and_then_only(cell, monkeypatch):
+    monkeypatch.setattr(runner, "SHOW_SECONDS", 60.0)
+    made, shown = cell(), []
+    Pool([made], 1, shell_words("sleep 0.3"), on_poll=shown.append).run()
+    assert shown == [[made]]
 
 
 def test_threads_and_gpus_are_shared_out(cell, monkeypatch):

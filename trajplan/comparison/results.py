@@ -15,9 +15,12 @@ from trajplan.comparison.cells import Cell, read_evaluation, read_record, read_t
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError
 from trajplan.training.files import read_json
+from trajplan.training.metrics import NAME as METRICS
 from trajplan.training.metrics import read_metrics
 
 MIB = 2**20
+# Of a metrics.jsonl that is being written, what is read: many times a line.
+TAIL_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,18 @@ def progress(cell: Cell) -> str:
         pass
     try:
         updates = read_json(cell.model / "training.json")["updates"]
-        return f"{read_metrics(cell.model)[-1]['update'] / updates:.0%}"
-    except (CheckpointError, LookupError, TypeError, ValueError):
+        return f"{_last_update(cell) / updates:.0%}"
+    except (CheckpointError, LookupError, OSError, TypeError, ValueError):
         return "starting"
+
+
+def _last_update(cell: Cell) -> int:
+    """The update of the last whole line of metrics.jsonl, from the file's end alone: it may be long."""
+    with (cell.model / METRICS).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = file.read().split(b"\n")
+    # After the last line's end nothing comes, or a line that is just being written.
+    return json.loads(lines[-2])["update"]
 
 
 def load_results(cells: Sequence[Cell]) -> list[Result]:

@@ -1,5 +1,6 @@
 """Work on cells in processes of their own, several at a time; one that fails does not stop the others."""
 
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from trajplan.training.interrupt import Interrupt
 # The exit status of a cell's command when another process works on the cell (EX_TEMPFAIL of sysexits.h).
 BUSY = 75
 POLL_SECONDS = 0.2
+# What shows the cells in work reads their files.
+SHOW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Pool:
         jobs: processes at a time.
         words: the command of a cell, which ends with 0, 130 (interrupted), `BUSY` or another status (failed).
         on_end: called with each outcome.
-        on_poll: called now and then with the cells in work.
+        on_poll: called every `SHOW_SECONDS` or so with the cells in work.
         gpus: of several GPUs each place gets one, in turn.
     """
 
@@ -74,6 +77,7 @@ class Pool:
         self.busy: list[Outcome] = []
         self.outcomes: list[Outcome] = []
         self.stopping = False
+        self.shown = -math.inf
 
     def run(self) -> list[Outcome]:
         """Work until nothing is left; after Ctrl-C or SIGTERM tell the processes to save and stop, and wait for them.
@@ -128,7 +132,9 @@ class Pool:
 
     def _wait(self) -> None:
         time.sleep(POLL_SECONDS)
-        self.on_poll([item.cell for item in self.running])
+        if time.monotonic() - self.shown >= SHOW_SECONDS:
+            self.shown = time.monotonic()
+            self.on_poll([item.cell for item in self.running])
         for item in [item for item in self.running if item.process.poll() is not None]:
             self.running.remove(item)
             outcome = _outcome(item, self.stopping)
