@@ -107,6 +107,47 @@ def test_an_owner_shows_that_it_lives(path, monkeypatch):
         assert path.stat().st_mtime > 0
 
 
+OTHERS = json.dumps({"host": "far", "machine": "far away", "process": 12})
+
+
+def test_another_owners_claim_is_left_alone(path):
+    with Claim(path):
+        path.unlink()
+        path.write_text(OTHERS)
+    assert path.read_text() == OTHERS
+
+
+@pytest.mark.parametrize("text", [OTHERS, None])
+@pytest.mark.parametrize("raises", [True, False])
+def test_work_stops_when_its_claim_is_lost(path, monkeypatch, text, raises):
+    monkeypatch.setattr(claim, "TOUCH_SECONDS", 0.5)
+    told = []
+
+    def stop(*_):
+        told.append(True)
+        if raises:
+            raise KeyboardInterrupt
+
+    def work():
+        path.unlink()
+        if text is not None:
+            path.write_text(text)
+            os.utime(path, (0, 0))
+        end = time.monotonic() + 20
+        while not told and time.monotonic() < end:
+            time.sleep(0.05)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(ClaimedError, match=r"^The work on .*cell was stopped, as its claim\.json"), Claim(path):
+            work()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == [True]
+    assert (path.read_text() if path.exists() else None) == text
+    assert text is None or path.stat().st_mtime == 0
+
+
 def test_a_claim_without_text_is_free_once_its_owner_is_dead(path):
     path.parent.mkdir()
     path.touch()

@@ -31,8 +31,11 @@ class ClaimedError(TrajplanError):
 class Claim:
     """While entered, this process alone works on the cell of that claim file.
 
+    When the file is found to be gone or another's, as after a person took this process for dead, the work is told to
+    stop as by SIGTERM.
+
     Raises:
-        ClaimedError: on entering, if another process does.
+        ClaimedError: on entering, if another process does; on leaving, if the work was stopped because of that.
         CheckpointError: on entering, if the folder cannot be made.
     """
 
@@ -40,6 +43,9 @@ class Claim:
         self.path = path
         self._file: IO[str] | None = None
         self._ended = threading.Event()
+        self._lost = False
+        # Between the end of the work and the last look at the file.
+        self._looking = threading.Lock()
 
     def __enter__(self) -> Self:
         make_folder(self.path.parent)
@@ -47,23 +53,40 @@ class Claim:
         threading.Thread(target=self._watch, args=(os.environ.get(PARENT),), daemon=True).start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._ended.set()
+    def __exit__(self, kind: type[BaseException] | None = None, *exception: object) -> None:
         assert self._file is not None
-        # Removed before the lock is given up: whoever gets the lock later sees that it is of a file no longer there.
-        self.path.unlink(missing_ok=True)
-        self._file.close()
+        with self._looking:
+            self._ended.set()
+            # Removed before the lock is given up: whoever gets the lock later sees that its file is no longer there.
+            if _is_at(self._file, self.path):
+                self.path.unlink(missing_ok=True)
+            self._file.close()
+        if self._lost and kind in (None, KeyboardInterrupt):
+            raise ClaimedError(
+                f"The work on {self.path.parent} was stopped, as its {self.path.name} was deleted or is of another "
+                "process now; to go on, start it again when nobody works on it."
+            ) from None
 
     def _watch(self, parent: str | None) -> None:
         touched = time.monotonic()
         while not self._ended.wait(1.0):
             if time.monotonic() - touched > TOUCH_SECONDS:
                 touched = time.monotonic()
-                with contextlib.suppress(OSError):
-                    os.utime(self.path)
+                with self._looking, contextlib.suppress(OSError):
+                    self._touch()
             if parent is not None and os.getppid() != int(parent):
                 parent = None
                 os.kill(os.getpid(), signal.SIGTERM)
+
+    def _touch(self) -> None:
+        assert self._file is not None
+        if self._ended.is_set() or self._lost:
+            return
+        if _is_at(self._file, self.path):
+            os.utime(self.path)
+        else:
+            self._lost = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def holder(path: Path) -> str | None:
