@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from trajplan.baselines.registry import method_named
 from trajplan.comparison.published import NAMES, d4rl_name, published, published_scores
 from trajplan.data.info import DatasetInfo
 
@@ -37,16 +38,27 @@ def test_which_rows_suit_a_dataset(id, environment, expected):
 
 
 def test_scores_of_our_methods():
-    assert published_scores("hopper-medium-replay", "tt") == [91.5]
-    assert published_scores("hopper-medium-replay", "cql") == [95.0, 95.1, 98.6]
-    assert published_scores("hopper-medium-replay", "bc") == [27.6, 29.8]
-    assert published_scores("hopper-medium-replay", "bc", best_episodes=0.1) == [70.4]
-    assert published_scores("hopper-medium-replay", "bc", best_episodes=0.3) == []
-    assert published_scores("halfcheetah-medium", "combo") == [71.9]
-    assert published_scores("hopper-medium-expert", "mopo") == [74.6]
-    assert published_scores("door-human", "iql") == [3.3]
-    assert published_scores(None, "iql") == []
-    assert published_scores("hopper-medium", "unheard-of") == []
+    assert published_scores("hopper-medium-replay", "tt", {}) == [91.5]
+    assert published_scores("hopper-medium-replay", "cql", {"alpha": 10.0}) == [95.0, 95.1, 98.6]
+    assert published_scores("hopper-medium-replay", "bc", {"best_episodes": 1.0}) == [27.6, 29.8]
+    assert published_scores("halfcheetah-medium", "combo", {"beta": 0.5}) == [71.9]
+    assert published_scores("hopper-medium-expert", "mopo", {"penalty_weight": 5.0}) == [74.6]
+    assert published_scores("door-human", "iql", {"beta": 3.0}) == [3.3]
+    assert published_scores(None, "iql", {}) == []
+    assert published_scores("hopper-medium", "unheard-of", {}) == []
+
+
+def test_bc_of_the_best_tenth_has_scores_of_its_own():
+    assert published_scores("hopper-medium-replay", "bc", {"best_episodes": 0.1}) == [70.4]
+    assert published_scores("hopper-medium-replay", "bc", {"best_episodes": 0.3}) == []
+    assert published_scores("hopper-medium-replay", "iql", {"best_episodes": 0.1}) == []
+
+
+@pytest.mark.parametrize(("method", "setting"), [("mopo", "penalty_weight"), ("combo", "beta"), ("cql", "alpha")])
+def test_without_what_makes_a_method_it_has_no_published_score(method, setting):
+    assert setting in {field.name for field in dataclasses.fields(method_named(method).config_class())}
+    assert published_scores("hopper-medium", method, {setting: 0.1}) != []
+    assert published_scores("hopper-medium", method, {setting: 0.0}) == []
 
 
 def test_rows_are_whole():
@@ -59,5 +71,5 @@ def test_rows_are_whole():
                 assert set(row.scores) <= set(NAMES) | {"DT", "MBOP"}
                 assert np.isfinite(list(row.scores.values())).all()
     # The mean that the paper prints for its nine datasets.
-    ours = [published_scores(f"{body}-{kind}", "tt")[0] for body in bodies for kind in kinds]
+    ours = [published_scores(f"{body}-{kind}", "tt", {})[0] for body in bodies for kind in kinds]
     assert np.mean(ours) == pytest.approx(78.9, abs=0.05)

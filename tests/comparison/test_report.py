@@ -111,6 +111,15 @@ def test_published_scores_stand_beside_ours_and_are_marked(info, cells):
     assert "OfflineRL-Kit (Sun 2023), mean of 4 seeds" in page.texts
 
 
+def test_a_method_without_its_own_part_has_no_published_score_beside_it(info, finished):
+    settings = {"mopo": {"penalty_weight": 1.0}, "mopo0": {"penalty_weight": 0.0}}
+    cells = [finished(label, 0, [10.0], method="mopo", settings=values) for label, values in settings.items()]
+    page = Page(render(info, load_results(cells), {}, "trajplan compare"))
+    start = page.texts.index("Scores")
+    shown = [page.texts[page.texts.index(label, start) + 7] for label in settings]
+    assert shown == ["92.7", "–"]
+
+
 def test_raw_returns_are_not_compared_with_published_scores(info, finished):
     results = load_results([finished("bc", 0, [10.0, 20.0], reference=False)])
     text = render(info, results, {}, "trajplan compare")

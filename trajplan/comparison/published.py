@@ -3,8 +3,9 @@
 They stand beside our own numbers for orientation and are no reference to reach.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trajplan.comparison.settings import TRANSFORMER
 
@@ -33,6 +34,8 @@ NAMES = {
     "TT": TRANSFORMER,
 }  # fmt: skip
 BEST_TENTH = "BC-10 %"
+# The setting, and its value, that takes away what a method adds to another; what is left is not what was published.
+SWITCHED_OFF = {"mopo": ("penalty_weight", 0), "combo": ("beta", 0), "cql": ("alpha", 0)}
 
 _PAPER = "Janner, Li, Levine 2021, table 1 (TT: mean of 15 runs; the others as quoted there)"
 _FREE = "CORL (Tarasov et al. 2022), last checkpoint, mean of 4 seeds"
@@ -118,17 +121,21 @@ def published(dataset: str) -> list[Row]:
     ]
 
 
-def published_scores(dataset: str | None, method: str, best_episodes: float = 1.0) -> list[float]:
+def published_scores(dataset: str | None, method: str, settings: Mapping[str, Any]) -> list[float]:
     """The published scores of one of our methods on a D4RL dataset, one for each source that has it.
 
     Args:
         dataset: from `d4rl_name`.
         method: its name in the registry, or `tt`.
-        best_episodes: the share of the episodes that it learned from: a tenth makes BC the published BC-10 %.
+        settings: the resolved ones; of those that make it another method only `SWITCHED_OFF` and `best_episodes`, the
+            share of the episodes that it learned from, are looked at: a tenth makes BC the published BC-10 %.
     """
     rows = published(dataset) if dataset else []
-    if best_episodes != 1.0:
-        names = {BEST_TENTH} if method == "bc" and best_episodes == 0.1 else set()
-    else:
-        names = {name for name, ours in NAMES.items() if ours == method and name != BEST_TENTH}
+    names = {name for name, ours in NAMES.items() if ours == method and name != BEST_TENTH}
+    best = settings.get("best_episodes", 1.0)
+    if best != 1.0:
+        names = {BEST_TENTH} if method == "bc" and best == 0.1 else set()
+    if method in SWITCHED_OFF:
+        name, off = SWITCHED_OFF[method]
+        names = set() if settings.get(name) == off else names
     return [score for row in rows for name, score in row.scores.items() if name in names]

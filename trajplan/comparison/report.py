@@ -120,7 +120,7 @@ def _scores(
         row += [] if axis == "return" else [f"{method.returns.mean():,.0f}"]
         if dataset is not None:
             first = method.results[0]
-            found = published_scores(dataset, first.cell.method, first.settings.get("best_episodes", 1.0))
+            found = published_scores(dataset, first.cell.method, first.settings)
             row.append(", ".join(f"{score:.1f}" for score in found) or "–")
         rows.append(row)
     note = ""
