@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from trajplan.devices import choose_device
+from trajplan.devices import check_device, choose_device
 from trajplan.errors import ConfigError
 
 
@@ -20,6 +23,27 @@ def test_a_device_that_is_not_there_is_refused_in_one_sentence(name):
 def test_a_device_without_values_is_refused():
     with pytest.raises(ConfigError, match=r"^There is no device 'meta' here .*; give --device cpu"):
         choose_device("meta")
+
+
+def test_a_device_is_checked_without_memory_on_it(monkeypatch):
+    def probe(*sizes, device):
+        raise RuntimeError("probed")
+
+    check_device("cpu")
+    monkeypatch.setattr("torch.empty", probe)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for name in ("cpu", "cuda", None):
+        check_device(name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"^There is no device 'cuda' here \(probed\); give --device cpu"):
+        check_device("cuda")
+
+
+@pytest.mark.gpu
+def test_a_check_leaves_the_gpu_alone():
+    code = "import torch; from trajplan.devices import check_device; check_device('cuda'); check_device()\n"
+    code += "assert not torch.cuda.is_initialized()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.gpu

@@ -26,6 +26,17 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def check_device(name: str | None = None) -> None:
+    """Refuse `cpu`, `cuda` or None as `choose_device` does, for a process that leaves the GPU's memory to others.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    # Without a GPU there is nothing for the probe to hold, and it tells why; with one it would make a context on it.
+    if not torch.cuda.is_available():
+        choose_device(name)
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch wanted more memory than there is, on whatever device."""
     # On a CPU it is a plain RuntimeError, also where the size is no 64-bit number.
