@@ -271,12 +271,13 @@ def test_an_output_that_cannot_be_made_is_refused(how, tmp_path, monkeypatch, ca
     assert "cannot be made: Permission denied; choose another --output." in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_there_is_refused_before_any_training(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("how", [[], ["--cell", "tt/0"]])
+def test_a_device_that_is_not_there_is_refused_before_any_training(how, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.empty", lambda *sizes, device: (_ for _ in ()).throw(RuntimeError("no GPU")))
-    assert compare(tmp_path / "out", "--device", "cuda") == 2
+    assert compare(tmp_path / "out", "--device", "cuda", *how, methods="bc,tt", settings=[*SHORT, *TT]) == 2
     assert "There is no device 'cuda' here (no GPU)" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_a_method_that_is_not_for_the_datasets_actions_is_refused(tmp_path, monkeypatch, capsys):

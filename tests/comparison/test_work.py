@@ -11,6 +11,7 @@ from trajplan.comparison.claim import Claim, ClaimedError
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.comparison.work import work
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.training.loop import uses_gpu
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +186,47 @@ def test_under_a_launcher_the_other_processes_only_help_a_transformer_train(cell
     assert later.calls == []
 
 
-def test_on_the_cpu_the_transformer_stays_off_a_gpu(cell, monkeypatch):
+@pytest.mark.parametrize(("device", "uses"), [("cpu", False), ("cuda", True), (None, True)])
+def test_the_transformer_trains_where_the_device_says(cell, monkeypatch, device, uses):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "0")
-    work(cell("tt"), Commands(), "cpu")
-    assert os.environ["ACCELERATE_USE_CPU"] == "1"
+    used = []
+    work(cell("tt"), lambda words: used.append(uses_gpu()) or 130, device)
+    assert used == [uses]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("label", ["tt", "bc"])
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(cell, monkeypatch, label, rank):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.empty", lambda *sizes, device: (_ for _ in ()).throw(RuntimeError("no GPU")))
+    monkeypatch.setenv("RANK", rank)
+    made, commands = cell(label), Commands()
+    if (label, rank) == ("bc", "1"):
+        # Which has nothing to do.
+        assert work(made, commands, "cuda") == 0
+    else:
+        with pytest.raises(ConfigError, match=r"There is no device 'cuda' here \(no GPU\)"):
+            work(made, commands, "cuda")
+    assert commands.calls == []
+    assert list(made.output.rglob("*.json")) == []
+
+
+def test_a_gpu_that_accelerate_leaves_alone_is_refused_to_the_transformer(cell, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    commands = Commands()
+    with pytest.raises(ConfigError, match=r"^ACCELERATE_USE_CPU keeps the Trajectory Transformer from the GPU"):
+        work(cell("tt"), commands, "cuda")
+    assert commands.calls == []
+    assert work(cell("bc"), commands, "cuda") == 0
+    assert commands.calls == ["baseline", "evaluate"]
+
+
+def test_a_finished_cell_asks_for_no_device(cell, monkeypatch):
+    made = cell("tt")
+    work(made, Commands())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert work(made, Commands(), "cuda") == 0

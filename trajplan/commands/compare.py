@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare; 0 if every cell is finished, 130 when interrupted, 1 if some are not."""
     from trajplan.comparison.cells import Cell, shell, unfinished
     from trajplan.comparison.claim import holder
-    from trajplan.devices import check_device
+    from trajplan.comparison.work import check_device
     from trajplan.training.files import refuse_file
 
     methods = parse_methods(args.methods)
@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         missing, status = {cell: holder(cell.claim) or reason for cell, reason in left.items()}, 0
         _name_missing(missing)
     else:
-        check_device(args.device)
+        for each in left:
+            check_device(each, args.device)
         missing, status = _run_all(cells, list(left), args.jobs, args.device)
     words = ["trajplan", "compare", "--dataset", args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
     words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]

@@ -17,7 +17,7 @@ from trajplan.comparison.claim import Claim
 from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
 from trajplan.comparison.settings import TRANSFORMER
-from trajplan.errors import CheckpointError
+from trajplan.errors import CheckpointError, ConfigError
 
 Run = Callable[[list[str]], int]
 
@@ -39,13 +39,17 @@ def work(cell: Cell, run: Run, device: str | None = None) -> int:
     Raises:
         ClaimedError: if another process works on the cell.
         CheckpointError: if the cell was trained, and its model or its cell.json is missing or damaged.
-        ConfigError: if the cell's folder holds a training with other settings, or one of its environments is missing.
+        ConfigError: if the cell's folder holds a training with other settings, one of its environments is missing, or
+            as `check_device` says.
     """
     if device == "cpu":
+        # For the Trajectory Transformer, whose command takes no device.
         os.environ["ACCELERATE_USE_CPU"] = "1"
     if int(os.environ.get("RANK", "0")) > 0:
-        trains = cell.method == TRANSFORMER and read_record(cell)["cost"] is None
-        return run(cell.training_command(device)) if trains else 0
+        if cell.method != TRANSFORMER or read_record(cell)["cost"] is not None:
+            return 0
+        check_device(cell, device)
+        return run(cell.training_command(device))
     # SIGTERM leaves as Ctrl-C does: through every `finally`, the claim's among them.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -55,11 +59,31 @@ def work(cell: Cell, run: Run, device: str | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
+def check_device(cell: Cell, device: str | None) -> None:
+    """Refuse a device that a cell would not be worked on; takes no memory of it.
+
+    Raises:
+        ConfigError: if there is no such device here, or accelerate is told to leave it alone.
+    """
+    # Imported here, as they take torch, and a finished cell does not.
+    from trajplan import devices
+    from trajplan.training.loop import uses_gpu
+
+    devices.check_device(device)
+    # The command that trains it takes no device, but what accelerate finds.
+    if device == "cuda" and cell.method == TRANSFORMER and not uses_gpu():
+        raise ConfigError(
+            "ACCELERATE_USE_CPU keeps the Trajectory Transformer from the GPU that --device cuda asks for; unset it, "
+            "or give --device cpu."
+        )
+
+
 def _work(cell: Cell, run: Run, device: str | None) -> int:
     record = read_record(cell)
     if is_finished(cell, record):
         print(f"{cell.name} is finished: {cell.folder}")
         return 0
+    check_device(cell, device)
     write_record(cell, record)
     if record["cost"] is None:
         _check(cell)
