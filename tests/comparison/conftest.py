@@ -44,6 +44,7 @@ def finished(cell):
             "config.json": json.dumps({"settings": {"hidden_width": 8} | (settings or {})}),
             "training.json": json.dumps({"updates": 100, "best_episodes": 1.0}),
             "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in metrics),
+            "model.safetensors": "",
         }
         for name, text in files.items():
             (made.model / name).write_text(text)

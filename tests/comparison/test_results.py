@@ -81,6 +81,7 @@ DAMAGE = [
     ("model/config.json", '{"settings": 3}', "delete .*/bc/seed-0 to train it again"),
     ("model/training.json", "{", "delete .*/bc/seed-0 to train it again"),
     ("model/metrics.jsonl", "3\n", r"metrics\.jsonl .* delete .*/bc/seed-0 to train it again"),
+    ("model/model.safetensors", None, r"has no model\.safetensors; delete .*/bc/seed-0 to train it again"),
     ("model", None, "delete .*/bc/seed-0 to train it again"),
     ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell goes on"),
     ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell goes on"),

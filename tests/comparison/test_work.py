@@ -43,7 +43,7 @@ class Commands:
                 others = dict.fromkeys(("reference", "planner", "environment", "timing"))
                 json.dump({"episodes": entries} | others, file)
         else:
-            for name in ("config.json", "training.json"):
+            for name in ("config.json", "training.json", "model.safetensors"):
                 with open(os.path.join(folder, name), "w") as file:
                     file.write("{}")
             with open(os.path.join(folder, "metrics.jsonl"), "w") as file:

@@ -22,6 +22,7 @@ from trajplan.training.metrics import read_metrics
 
 SCHEMA_VERSION = 1
 RECORD = "cell.json"
+WEIGHTS = "model.safetensors"
 COST = ("updates", "training_seconds", "updates_per_second", "peak_memory_bytes", "gpu_memory_bytes", "device")
 
 
@@ -208,9 +209,11 @@ def read_training(cell: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The resolved settings of a trained cell, of method and run, and the lines of its metrics.jsonl.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, naming what to delete.
+        CheckpointError: if a file is missing, the weights' too, or damaged, naming what to delete.
     """
     try:
+        if not (cell.model / WEIGHTS).exists():
+            raise CheckpointError(f"{cell.model} has no {WEIGHTS}.")
         config, run = read_json(cell.model / "config.json"), read_json(cell.model / "training.json")
         settings, lines = config.get("settings", {}) | run, read_metrics(cell.model)
     except (CheckpointError, TypeError, ValueError) as error:
