@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +42,19 @@ def test_without_reference_scores_are_returns(finished):
 def test_only_finished_cells_count(cell, finished):
     done = finished("bc", 0, [1.0])
     assert [result.cell for result in load_results([cell("iql", 0), done])] == [done]
+
+
+def test_the_files_of_a_cell_are_read_once(finished, monkeypatch):
+    read, original = [], Path.read_text
+
+    def read_text(path, *arguments, **keywords):
+        read.append(path.name)
+        return original(path, *arguments, **keywords)
+
+    cell = finished("bc", 0, [1.0])
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert len(load_results([cell])) == 1
+    assert sorted(read) == ["cell.json", "config.json", "evaluation.json", "metrics.jsonl", "training.json"]
 
 
 def test_results_are_of_the_episodes_asked_for(finished):

@@ -159,7 +159,11 @@ def write_record(cell: Cell, record: Mapping[str, Any]) -> None:
 
 def is_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
     """Whether a cell is trained, and evaluated as asked, in as many episodes or more, and its files are whole."""
-    return _is_recorded_as_finished(cell, record) and _damage(cell) is None
+    try:
+        read_finished(cell, record)
+    except CheckpointError:
+        return False
+    return True
 
 
 def unfinished(cell: Cell) -> str | None:
@@ -169,16 +173,32 @@ def unfinished(cell: Cell) -> str | None:
         ConfigError: if its folder holds a training with other settings, or of another version's form.
     """
     try:
-        record = read_record(cell)
+        read_finished(cell, read_record(cell))
     except CheckpointError as error:
         return str(error)
-    return _damage(cell) if _is_recorded_as_finished(cell, record) else "not begun, or not finished"
+    return None
 
 
 def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
     """Whether the evaluation before was as asked, of fewer or more episodes perhaps."""
     before, now = record["evaluation"], cell.evaluation_identity()
     return before is not None and before | {"episodes": 0} == now | {"episodes": 0}
+
+
+def read_finished(cell: Cell, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """What a finished cell's evaluation.json holds, and what `read_training` gives.
+
+    Raises:
+        CheckpointError: if the cell is not finished, or its files are damaged.
+    """
+    if not _is_recorded_as_finished(cell, record):
+        raise CheckpointError("not begun, or not finished")
+    settings, metrics = read_training(cell)
+    evaluation = read_evaluation(cell)
+    found, asked = len(evaluation["episodes"]), cell.evaluation.episodes
+    if found != asked:
+        raise CheckpointError(f"{cell.evaluated} holds {found} of {asked} episodes.")
+    return evaluation, settings, metrics
 
 
 def read_evaluation(cell: Cell) -> dict[str, Any]:
@@ -233,17 +253,6 @@ def _is_recorded_as_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
     more = record["evaluation"]["episodes"] - cell.evaluation.episodes
     # An interrupted evaluation of more episodes may be past those asked for; going on with fewer would drop the others.
     return more >= 0 if record["finished"] else more > 0
-
-
-def _damage(cell: Cell) -> str | None:
-    """What the files of a cell lack that is recorded as finished; None if nothing."""
-    try:
-        read_training(cell)
-        found = len(read_evaluation(cell)["episodes"])
-    except CheckpointError as error:
-        return str(error)
-    asked = cell.evaluation.episodes
-    return None if found == asked else f"{cell.evaluated} holds {found} of {asked} episodes."
 
 
 def _has_form(record: Mapping[str, Any]) -> bool:

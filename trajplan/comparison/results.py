@@ -1,5 +1,6 @@
 """What the cells of a comparison came to, read from their folders; comparison.csv."""
 
+import contextlib
 import csv
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trajplan.comparison.cells import Cell, read_evaluation, read_record, read_training, unfinished
+from trajplan.comparison.cells import Cell, read_finished, read_record
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError
 from trajplan.training.files import read_json
@@ -139,15 +140,20 @@ def _last_update(cell: Cell) -> int:
 
 def load_results(cells: Sequence[Cell]) -> list[Result]:
     """The finished ones among the cells, in their order; those with damaged files are not."""
-    return [_load(cell) for cell in cells if unfinished(cell) is None]
+    results = []
+    for cell in cells:
+        with contextlib.suppress(CheckpointError):
+            results.append(_load(cell))
+    return results
 
 
 def _load(cell: Cell) -> Result:
-    evaluation, (settings, metrics) = read_evaluation(cell), read_training(cell)
+    record = read_record(cell)
+    evaluation, settings, metrics = read_finished(cell, record)
     returns = np.array([episode["return"] for episode in evaluation["episodes"]], np.float64)
     lengths = np.array([episode["length"] for episode in evaluation["episodes"]], np.int64)
     planner = {f"planner.{name}": value for name, value in (evaluation["planner"] or {}).items()}
-    return Result(cell, returns, lengths, evaluation, read_record(cell)["cost"], metrics, settings | planner)
+    return Result(cell, returns, lengths, evaluation, record["cost"], metrics, settings | planner)
 
 
 def row(result: Result) -> dict[str, Any]:
