@@ -147,6 +147,24 @@ def test_a_cell_whose_evaluation_is_damaged_is_evaluated_again(copied, capsys):
     assert "Not in the report" not in capsys.readouterr().err
 
 
+def test_other_reference_scores_run_no_episode_again(copied, capsys):
+    path = copied / "bc/seed-0/model/evaluation.json"
+    before = json.loads(path.read_text())
+    # What no episode gives: one that is run again would have another return.
+    before["episodes"][1]["return"] = 50.0
+    path.write_text(json.dumps(before))
+    scale = ["--reference-min", "0", "--reference-max", "200"]
+    assert compare(copied, "--cell", "bc/0", *scale, **MIXED) == 0
+    after = json.loads(path.read_text())
+    assert [entry["return"] for entry in after["episodes"]] == [entry["return"] for entry in before["episodes"]]
+    assert after["episodes"][1]["normalized_score"] == pytest.approx(25.0)
+    assert after["timing"] == before["timing"]
+    assert compare(copied, "--report", *scale, **MIXED) == 0
+    assert "Not in the report: bc10/0, tt/0 " in capsys.readouterr().err
+    assert compare(copied, "--report", **MIXED) == 0
+    assert "Not in the report: bc/0 " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_cell_whose_model_is_damaged_says_what_to_delete(copied, name, capsys):
     model = copied / "bc/seed-0/model"

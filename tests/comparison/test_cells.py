@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from trajplan.commands import compare
-from trajplan.comparison.cells import continues_evaluation, is_finished, read_record, shell, write_record
+from trajplan.comparison.cells import continues_evaluation, is_finished, read_record, shell, unfinished, write_record
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.errors import CheckpointError, ConfigError
 
@@ -82,6 +82,21 @@ def test_more_episodes_go_on_with_those_that_are_there(finished):
     assert not continues_evaluation(other, read_record(other))
     faster = replace(before, evaluation=EvaluationConfig(episodes=4, num_envs=2))
     assert is_finished(faster, read_record(faster))
+
+
+def test_other_reference_scores_scale_the_episodes_that_are_there(finished):
+    before = finished("bc", 0, [1.0, 2.0, 3.0, 4.0])
+    record = read_record(before)
+    now = replace(before, evaluation=EvaluationConfig(episodes=4, reference_min=0.0, reference_max=1.0))
+    for made in (now, replace(now, evaluation=replace(now.evaluation, episodes=2))):
+        assert unfinished(made) == "evaluated, but not scaled by the reference scores asked for"
+        assert continues_evaluation(made, record)
+    evaluation = json.loads(before.evaluated.read_text())
+    evaluation["reference"] = {"min": 0.0, "max": 1.0, "source": "command line"}
+    before.evaluated.write_text(json.dumps(evaluation))
+    # Whatever the record says: the file may have been written without it.
+    assert unfinished(now) is None
+    assert unfinished(before) == "evaluated, but not scaled by the reference scores asked for"
 
 
 def test_a_cell_with_more_episodes_than_asked_for_is_finished(finished):

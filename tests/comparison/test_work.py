@@ -37,10 +37,16 @@ class Commands:
         evaluation = os.path.join(folder, "evaluation.json")
         self.present.append(os.path.exists(evaluation))
         if words[0] == "evaluate":
-            count = next(int(word.partition("=")[2]) for word in words if word.startswith("--episodes="))
-            entries = [{"episode": n, "seed": n, "return": 1.0, "length": 5, "success": None} for n in range(count)]
+            given = dict(word.split("=") for word in words if word.startswith("--") and "=" in word)
+            entries = [
+                {"episode": n, "seed": n, "return": 1.0, "length": 5, "success": None}
+                for n in range(int(given["--episodes"]))
+            ]
+            others = dict.fromkeys(("reference", "planner", "environment", "timing"))
+            if "--reference-min" in given:
+                scale = {"min": float(given["--reference-min"]), "max": float(given["--reference-max"])}
+                others["reference"] = scale | {"source": "command line"}
             with open(evaluation, "w") as file:
-                others = dict.fromkeys(("reference", "planner", "environment", "timing"))
                 json.dump({"episodes": entries} | others, file)
         else:
             for name in ("config.json", "training.json", "model.safetensors"):
@@ -87,14 +93,40 @@ def test_goes_on_where_it_was_interrupted(cell):
     assert third.present == [True]
 
 
-def test_another_evaluation_starts_over_and_a_longer_one_goes_on(cell):
-    made = cell("tt")
+def test_a_longer_evaluation_goes_on(cell):
+    made, longer = cell("tt"), Commands()
     work(made, Commands())
-    longer, other = Commands(), Commands()
     assert work(replace(made, evaluation=EvaluationConfig(episodes=9)), longer) == 0
     assert (longer.calls, longer.present) == (["evaluate"], [True])
-    assert work(replace(made, settings={"planner.horizon": 3}), other) == 0
-    assert (other.calls, other.present) == (["evaluate"], [False])
+
+
+def test_another_evaluation_starts_over_and_keeps_the_one_before(cell, capsys):
+    made = cell("tt")
+    work(made, Commands())
+    texts = []
+    for horizon in (3, 4):
+        texts.append(made.evaluated.read_text() + " " * horizon)
+        made.evaluated.write_text(texts[-1])
+        other = Commands()
+        assert work(replace(made, settings={"planner.horizon": horizon}), other) == 0
+        assert (other.calls, other.present) == (["evaluate"], [False])
+    kept = [made.model / name for name in ("evaluation.before.json", "evaluation.before-2.json")]
+    assert [path.read_text() for path in kept] == texts
+    assert f"{made.evaluated} was evaluated with other settings: it is kept as evaluation.before-2.json" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("asked", [2, 4, 9])
+def test_other_reference_scores_go_on_with_all_episodes_that_are_there(cell, asked):
+    made, scaled = cell(), Commands()
+    work(made, Commands())
+    how = EvaluationConfig(episodes=asked, reference_min=0.0, reference_max=1.0)
+    now = replace(made, evaluation=how)
+    assert work(now, scaled) == 0
+    assert (scaled.calls, scaled.present) == (["evaluate"], [True])
+    assert len(json.loads(made.evaluated.read_text())["episodes"]) == max(4, asked)
+    assert is_finished(now, read_record(now))
 
 
 @pytest.mark.parametrize("text", [None, "", '{"episodes": [{}]}', "[1]"])

@@ -104,6 +104,15 @@ def test_resume_takes_over_what_is_there(path):
     assert other.resume() == episodes()[:3]
 
 
+def test_the_speed_stays_known_when_only_the_scale_is_another(path):
+    before = EvaluationFile(path, SETTINGS, None).finish(rollouts())
+    file = EvaluationFile(path, SETTINGS, REFERENCE)
+    none = np.array([])
+    after = file.finish(Rollouts(file.resume(), none, none, 0.0))
+    assert after["timing"] == before["timing"]
+    assert after["summary"]["normalized_score"]["mean"] == pytest.approx(25.0)
+
+
 def test_resume_for_fewer_episodes_loses_none(path):
     file = EvaluationFile(path, SETTINGS, REFERENCE)
     for episode in episodes()[:3]:

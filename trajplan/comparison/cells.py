@@ -15,7 +15,7 @@ from trajplan.comparison.settings import (
     split_planner,
 )
 from trajplan.config import to_dict
-from trajplan.data.scores import ReferenceScores
+from trajplan.data.scores import GIVEN, ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.training.files import read_json, write_json
 from trajplan.training.metrics import read_metrics
@@ -180,9 +180,10 @@ def unfinished(cell: Cell) -> str | None:
 
 
 def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
-    """Whether the evaluation before was as asked, of fewer or more episodes perhaps."""
+    """Whether the episodes of the evaluation before are as asked, fewer or more or otherwise scaled perhaps."""
     before, now = record["evaluation"], cell.evaluation_identity()
-    return before is not None and before | {"episodes": 0} == now | {"episodes": 0}
+    free = dict.fromkeys(("episodes", "reference_min", "reference_max"))
+    return before is not None and before | free == now | free
 
 
 def read_finished(cell: Cell, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
@@ -198,6 +199,8 @@ def read_finished(cell: Cell, record: Mapping[str, Any]) -> tuple[dict[str, Any]
     found, asked = len(evaluation["episodes"]), cell.evaluation.episodes
     if found != asked:
         raise CheckpointError(f"{cell.evaluated} holds {found} of {asked} episodes.")
+    if not _is_scaled_as_asked(cell, evaluation["reference"]):
+        raise CheckpointError("evaluated, but not scaled by the reference scores asked for")
     return evaluation, settings, metrics
 
 
@@ -253,6 +256,13 @@ def _is_recorded_as_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
     more = record["evaluation"]["episodes"] - cell.evaluation.episodes
     # An interrupted evaluation of more episodes may be past those asked for; going on with fewer would drop the others.
     return more >= 0 if record["finished"] else more > 0
+
+
+def _is_scaled_as_asked(cell: Cell, reference: Mapping[str, Any] | None) -> bool:
+    asked = (cell.evaluation.reference_min, cell.evaluation.reference_max)
+    if asked == (None, None):
+        return reference is None or reference["source"] != GIVEN
+    return reference is not None and (reference["min"], reference["max"]) == asked
 
 
 def _has_form(record: Mapping[str, Any]) -> bool:

@@ -2,7 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 from trajplan.comparison.cells import (
@@ -18,6 +21,7 @@ from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
 from trajplan.comparison.settings import TRANSFORMER
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.training.files import read_json
 
 Run = Callable[[list[str]], int]
 
@@ -94,9 +98,8 @@ def _work(cell: Cell, run: Run, device: str | None) -> int:
         write_record(cell, record)
     else:
         _check_model(cell)
-    if not continues_evaluation(cell, record):
-        cell.evaluated.unlink(missing_ok=True)
-    _set_damaged_aside(cell)
+    _set_aside(cell, record)
+    cell = _with_episodes_there(cell)
     record |= {"evaluation": cell.evaluation_identity(), "finished": False}
     write_record(cell, record)
     status = run(cell.evaluation_command(device))
@@ -119,13 +122,35 @@ def _check_model(cell: Cell) -> None:
     check_model(cell)
 
 
-def _set_damaged_aside(cell: Cell) -> None:
-    # Evaluated again; what is left of the file may still be of use to a person.
+def _set_aside(cell: Cell, record: Mapping[str, Any]) -> None:
+    """Rename an evaluation.json that cannot be gone on with: what it holds may still be of use to a person."""
+    if not cell.evaluated.exists():
+        return
     try:
         read_evaluation(cell)
     except CheckpointError:
-        if cell.evaluated.exists():
-            os.replace(cell.evaluated, cell.evaluated.with_name("evaluation.damaged.json"))
+        name, why = "damaged", "is damaged"
+    else:
+        if continues_evaluation(cell, record):
+            return
+        name, why = "before", "was evaluated with other settings"
+    aside = _free(cell.evaluated.with_name(f"evaluation.{name}.json"))
+    os.replace(cell.evaluated, aside)
+    print(f"{cell.evaluated} {why}: it is kept as {aside.name}, and the model evaluated anew.")
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first of NAME-2, NAME-3, ... that is free if there is something."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(free for free in chain([path], numbered) if not free.exists())
+
+
+def _with_episodes_there(cell: Cell) -> Cell:
+    """The cell with no fewer episodes than its evaluation.json has, which would be lost."""
+    if not cell.evaluated.exists():
+        return cell
+    there = max((entry["episode"] + 1 for entry in read_json(cell.evaluated)["episodes"]), default=0)
+    return replace(cell, evaluation=replace(cell.evaluation, episodes=max(there, cell.evaluation.episodes)))
 
 
 def _taken() -> dict[str, Any]:

@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike
 
 from trajplan.errors import DataError
 
+# The source of those that a user gives to an evaluation, in place of the dataset's.
+GIVEN = "command line"
+
 
 @dataclass(frozen=True)
 class ReferenceScores:

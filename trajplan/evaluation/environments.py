@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from trajplan.data.environment import make_environment
 from trajplan.data.info import DatasetInfo
-from trajplan.data.scores import ReferenceScores, reference_for_environment
+from trajplan.data.scores import GIVEN, ReferenceScores, reference_for_environment
 from trajplan.errors import ConfigError
 
 MakeEnvironment = Callable[[], gymnasium.Env]
@@ -100,7 +100,7 @@ def reference_scores(
     if (minimum is None) != (maximum is None):
         raise ConfigError("give both --reference-min and --reference-max, or neither.")
     if minimum is not None and maximum is not None:
-        return ReferenceScores(minimum, maximum, "command line")
+        return ReferenceScores(minimum, maximum, GIVEN)
     own = info.env_spec.id if info.env_spec is not None else None
     if info.reference is not None and env_id in (None, own):
         return info.reference

@@ -42,6 +42,7 @@ class EvaluationFile:
             "reference": dataclasses.asdict(reference) if reference else None,
         }
         self.episodes: list[Episode] = []
+        self._timing: dict[str, Any] | None = None
 
     def resume(self) -> list[Episode]:
         """Take over the finished episodes of the file that is there, if any.
@@ -67,6 +68,7 @@ class EvaluationFile:
                 f"{self.path} cannot be resumed: it differs in {', '.join(differing)}; "
                 "give the same settings, or leave --resume out to start over."
             )
+        self._timing = found.get("timing")
         asked = self.settings["num_episodes"]
         self.episodes = [episode for episode in episodes if episode.episode < asked]
         if len(episodes) > len(self.episodes) == asked:
@@ -84,12 +86,11 @@ class EvaluationFile:
     def finish(self, rollouts: Rollouts) -> dict[str, Any]:
         """Write the whole report and return it.
 
-        A resumed run's `timing` is that of the steps since it was resumed.
+        A resumed run's `timing` is that of the steps since it was resumed, or the one before if there were none.
         """
         self.episodes = rollouts.episodes
-        return self._write(
-            {"complete": True, "summary": summarize(rollouts.episodes, self.reference), "timing": timing(rollouts)}
-        )
+        summary, times = summarize(rollouts.episodes, self.reference), timing(rollouts) or self._timing
+        return self._write({"complete": True, "summary": summary, "timing": times})
 
     def _write(self, state: dict[str, Any]) -> dict[str, Any]:
         ordered = sorted(self.episodes, key=lambda episode: episode.episode)
