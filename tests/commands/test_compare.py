@@ -165,6 +165,18 @@ def test_other_reference_scores_run_no_episode_again(copied, capsys):
     assert "Not in the report: bc/0 " in capsys.readouterr().err
 
 
+def test_more_episodes_after_an_upgrade_are_all_run_by_the_new_packages(copied, capsys):
+    path = copied / "bc/seed-0/model/evaluation.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps(before | {"versions": before["versions"] | {"gymnasium": "0.1"}}))
+    assert compare(copied, "--cell", "bc/0", "--episodes", "4", **MIXED) == 0
+    after = json.loads(path.read_text())
+    assert after["versions"] == before["versions"]
+    assert after["timing"]["steps"] == sum(entry["length"] for entry in after["episodes"])
+    assert len(after["episodes"]) == 4
+    assert "it is kept as evaluation.before.json" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_cell_whose_model_is_damaged_says_what_to_delete(copied, name, capsys):
     model = copied / "bc/seed-0/model"

@@ -11,6 +11,7 @@ from trajplan.comparison.claim import Claim, ClaimedError
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.comparison.work import work
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.evaluation.report import evaluation_versions
 from trajplan.training.loop import uses_gpu
 
 
@@ -47,7 +48,7 @@ class Commands:
                 scale = {"min": float(given["--reference-min"]), "max": float(given["--reference-max"])}
                 others["reference"] = scale | {"source": "command line"}
             with open(evaluation, "w") as file:
-                json.dump({"episodes": entries} | others, file)
+                json.dump({"episodes": entries, "versions": evaluation_versions()} | others, file)
         else:
             for name in ("config.json", "training.json", "model.safetensors"):
                 with open(os.path.join(folder, name), "w") as file:
@@ -113,6 +114,21 @@ def test_another_evaluation_starts_over_and_keeps_the_one_before(cell, capsys):
     kept = [made.model / name for name in ("evaluation.before.json", "evaluation.before-2.json")]
     assert [path.read_text() for path in kept] == texts
     assert f"{made.evaluated} was evaluated with other settings: it is kept as evaluation.before-2.json" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_other_packages_evaluated_stays_finished_and_is_not_gone_on_with(cell, capsys):
+    made, again, longer = cell(), Commands(), Commands()
+    work(made, Commands())
+    text = json.dumps(json.loads(made.evaluated.read_text()) | {"versions": evaluation_versions() | {"torch": "0.1"}})
+    made.evaluated.write_text(text)
+    assert work(made, again) == 0
+    assert again.calls == []
+    assert work(replace(made, evaluation=EvaluationConfig(episodes=9)), longer) == 0
+    assert (longer.calls, longer.present) == (["evaluate"], [False])
+    assert (made.model / "evaluation.before.json").read_text() == text
+    assert "was evaluated with other versions of packages: it is kept as evaluation.before.json" in (
         capsys.readouterr().out
     )
 

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import hashlib
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +148,7 @@ def _settings(
     reference: "ReferenceScores | None",
 ) -> dict[str, Any]:
     """What is known before the first episode, for `evaluation.json`."""
-    from trajplan.data.info import package_versions
+    from trajplan.evaluation.report import evaluation_versions
 
     spec = env.spec
     score = float(reference.normalize(info.mean_return)) if reference else None
@@ -167,7 +166,7 @@ def _settings(
         },
         "model_sha256": _sha256(folder / "model.safetensors"),
         "planner": planner and to_dict(planner),
-        "versions": {**package_versions(), "torch": metadata.version("torch")},
+        "versions": evaluation_versions(),
     }
 
 

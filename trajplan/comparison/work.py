@@ -124,19 +124,26 @@ def _check_model(cell: Cell) -> None:
 
 def _set_aside(cell: Cell, record: Mapping[str, Any]) -> None:
     """Rename an evaluation.json that cannot be gone on with: what it holds may still be of use to a person."""
+    from trajplan.evaluation.report import evaluation_versions
+
     if not cell.evaluated.exists():
         return
     try:
-        read_evaluation(cell)
+        versions = read_evaluation(cell).get("versions")
     except CheckpointError:
-        name, why = "damaged", "is damaged"
-    else:
-        if continues_evaluation(cell, record):
-            return
-        name, why = "before", "was evaluated with other settings"
-    aside = _free(cell.evaluated.with_name(f"evaluation.{name}.json"))
-    os.replace(cell.evaluated, aside)
-    print(f"{cell.evaluated} {why}: it is kept as {aside.name}, and the model evaluated anew.")
+        _rename(cell.evaluated, "damaged", "is damaged")
+        return
+    if not continues_evaluation(cell, record):
+        _rename(cell.evaluated, "before", "was evaluated with other settings")
+    elif versions != evaluation_versions():
+        # `trajplan evaluate --resume` refuses to mix episodes of two versions, which may differ.
+        _rename(cell.evaluated, "before", "was evaluated with other versions of packages")
+
+
+def _rename(path: Path, name: str, why: str) -> None:
+    aside = _free(path.with_name(f"evaluation.{name}.json"))
+    os.replace(path, aside)
+    print(f"{path} {why}: it is kept as {aside.name}, and the model evaluated anew.")
 
 
 def _free(path: Path) -> Path:

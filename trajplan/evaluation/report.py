@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trajplan.data import info
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.rollout import Episode, Rollouts
@@ -17,6 +19,11 @@ from trajplan.training.files import read_json, write_json
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.
 _IDENTITY = ("schema_version", "model_sha256", "environment", "seed", "planner", "versions")
+
+
+def evaluation_versions() -> dict[str, str]:
+    """Those of the packages that episodes depend on, by name, as `versions` holds them."""
+    return {**info.package_versions(), "torch": metadata.version("torch")}
 
 
 class EvaluationFile:
