@@ -23,8 +23,8 @@ def run(*arguments: str) -> str:
 
 # Each may import those before it, in functions too.
 ORDER = [
-    *("errors", "config", "devices", "cuda_graph", "data", "tokenizers", "models", "planners", "training", "baselines"),
-    *("evaluation", "presets", "card", "hub", "comparison", "cli", "commands"),
+    *("errors", "parser", "config", "devices", "cuda_graph", "data", "tokenizers", "models", "planners", "training"),
+    *("baselines", "evaluation", "presets", "card", "hub", "comparison", "cli", "commands"),
 ]
 
 

@@ -12,8 +12,8 @@ from itertools import takewhile
 from types import FrameType
 
 from trajplan import __version__
-from trajplan.commands.parser import Parser
 from trajplan.errors import TrajplanError
+from trajplan.parser import Parser
 
 COMMANDS = {
     "datasets": "list, show, collect and import datasets",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
-from trajplan.commands.parser import Parser
 from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
 from trajplan.errors import ConfigError, DataError
+from trajplan.parser import Parser
 
 if TYPE_CHECKING:
     from trajplan.baselines.policy import BaselinePolicy
