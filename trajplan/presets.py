@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from trajplan.data.kinds import environment_name, locomotion_body, locomotion_data
 from trajplan.errors import ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig
@@ -159,12 +160,10 @@ def preset_for(info: "DatasetInfo") -> Preset:
     The environment is the recorded one, else what the dataset's name says. Locomotion data of a kind that the paper
     has no row for (expert, say) takes the medium row; an environment that the paper does not have takes `tt_default`.
     """
-    environment = (info.env_spec.id if info.env_spec is not None else info.id).lower().replace("_", "").replace("-", "")
-    name = info.id.lower().replace("_", "-")
-    kind = next((kind for kind in ("medium-replay", "medium-expert") if kind in name), "medium").replace("-", "_")
+    environment, kind = environment_name(info), locomotion_data(info).replace("-", "_")
     if "maze" in environment:
         chosen = "tt_pointmaze"
-    elif body := next((body for body in ("hopper", "halfcheetah", "walker2d") if body in environment), None):
+    elif body := locomotion_body(info):
         chosen = f"tt_{body}_{kind}"
     elif environment.rpartition("/")[2].startswith("ant") or "/ant" in environment:
         chosen = "tt_ant_medium_replay" if kind == "medium_replay" else "tt_ant"

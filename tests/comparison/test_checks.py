@@ -55,7 +55,7 @@ def test_every_method_takes_data_that_suit_it(method):
 def test_data_that_a_method_cannot_learn_from_are_refused():
     with pytest.raises(ConfigError, match=r"all episodes of dataset .* have the same return"):
         check_method("iql", {}, dataset(rewards=(1.0, 1.0, 1.0)))
-    with pytest.raises(DataError, match="has one episode"):
+    with pytest.raises(DataError, match="one episode cannot be divided"):
         check_method("tt", {}, dataset(episodes=1))
     unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     with pytest.raises(ConfigError, match="need actions with finite bounds"):

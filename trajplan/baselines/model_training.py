@@ -69,15 +69,13 @@ def model_split(
     Raises:
         DataError: when there are fewer than two.
     """
-    episodes = np.arange(dataset.num_episodes) if chosen is None else chosen
-    if len(episodes) < 2:
+    count = dataset.num_episodes if chosen is None else len(chosen)
+    if count < 2:
         raise DataError(
             f"dataset {dataset.id!r}: a dynamics model needs two episodes at least, one of them held out, and there is "
-            f"{len(episodes)} of {dataset.num_episodes}: give more episodes, or a larger --best-episodes."
+            f"{count} of {dataset.num_episodes}: give more episodes, or a larger --best-episodes."
         )
-    count = min(max(round(config.model_held_out * len(episodes)), 1), len(episodes) - 1)
-    order = np.random.default_rng(seed).permutation(episodes)
-    return np.sort(order[count:]), np.sort(order[:count])
+    return dataset.split(config.model_held_out, seed, chosen)
 
 
 def table_of(dataset: OfflineDataset, episodes: np.ndarray, scaling: Scaling, device: torch.device) -> Table:

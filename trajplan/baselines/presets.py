@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.settings import RunConfig
+from trajplan.data.kinds import LOCOMOTION, LOCOMOTION_DATA, environment_name, locomotion_body, locomotion_data
 
 if TYPE_CHECKING:
     from trajplan.data.info import DatasetInfo
 
-LOCOMOTION = ("hopper", "halfcheetah", "walker2d")
 # Parts of environments' names by kind; the first that fits counts.
 KINDS = {
     "antmaze": ("antmaze",),
@@ -46,8 +46,7 @@ CHANGES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("cql", "adroit"): ({"alpha": 1.0, "actor_learning_rate": 1e-4, "temperature_learning_rate": 1e-4}, {}),
 }
 
-# Of the methods with a dynamics model: the weight's name; then rollout length and weight on medium, medium-replay and
-# medium-expert data.
+# Of the methods with a dynamics model: the weight's name; then rollout length and weight by `LOCOMOTION_DATA`.
 WEIGHTS = {"mopo": "penalty_weight", "combo": "beta"}
 ROLLOUTS: dict[tuple[str, str], tuple[tuple[int, float], ...]] = {
     ("mopo", "halfcheetah"): ((5, 0.5), (5, 0.5), (5, 2.5)),
@@ -61,22 +60,16 @@ ROLLOUTS: dict[tuple[str, str], tuple[tuple[int, float], ...]] = {
 
 def kind_of(info: "DatasetInfo") -> str:
     """A key of `KINDS`, or `other`, by the recorded environment, else by the dataset's name."""
-    name = _environment(info)
+    name = environment_name(info)
     return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
-
-
-def _environment(info: "DatasetInfo") -> str:
-    return (info.env_spec.id if info.env_spec is not None else info.id).lower().replace("_", "").replace("-", "")
 
 
 def _rollouts(name: str, info: "DatasetInfo") -> dict[str, Any]:
     """Rollout length and weight of a method with a dynamics model; data of no known kind counts as medium."""
-    body = next((body for body in LOCOMOTION if body in _environment(info)), "")
-    data = info.id.lower().replace("_", "-")
-    kind = 1 if "medium-replay" in data else 2 if "medium-expert" in data else 0
-    if (name, body) not in ROLLOUTS:
+    body = locomotion_body(info)
+    if body is None or name not in WEIGHTS:
         return {}
-    length, weight = ROLLOUTS[name, body][kind]
+    length, weight = ROLLOUTS[name, body][LOCOMOTION_DATA.index(locomotion_data(info))]
     return {"rollout_length": length, WEIGHTS[name]: weight}
 
 

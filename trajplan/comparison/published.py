@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trajplan.comparison.settings import TRANSFORMER
+from trajplan.data.kinds import dataset_name, environment_name
 
 if TYPE_CHECKING:
     from trajplan.data.info import DatasetInfo
@@ -102,9 +103,8 @@ def d4rl_name(info: "DatasetInfo") -> str | None:
 
     The same words are looked for as D4RL's names consist of; what else a name says (diverse, expert) has no row.
     """
-    environment = (info.env_spec.id if info.env_spec is not None else info.id).lower()
-    name = info.id.lower().replace("_", "-")
-    body = next((body for body in ENVIRONMENTS if body in environment.replace("_", "").replace("-", "")), None)
+    environment, name = environment_name(info), dataset_name(info)
+    body = next((body for body in ENVIRONMENTS if body in environment), None)
     kind = next((kind for kind in KINDS if kind in name), None)
     if body is None or kind is None or "diverse" in name:
         return None

@@ -208,23 +208,25 @@ class OfflineDataset:
             out[:, -1] = to_go[a - begin : b - begin]
         return joined
 
-    def split(self, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, held_out: float, seed: int, episodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out episodes: two disjoint sorted index arrays, int64, with at least one episode each.
 
         Args:
             held_out: the fraction of episodes to hold out, between 0 and 1, rounded to whole episodes.
             seed: decides which.
+            episodes: those to divide; None: all.
 
         Raises:
             ConfigError: for a fraction out of range.
-            DataError: when there is only one episode.
+            DataError: when there are fewer than two.
         """
         if not 0.0 < held_out < 1.0:
             raise ConfigError(f"The held-out fraction must be between 0 and 1, not {held_out}.")
-        if self.num_episodes < 2:
-            raise DataError(f"dataset {self.id!r} has one episode; holding some out needs at least two.")
-        count = min(max(round(held_out * self.num_episodes), 1), self.num_episodes - 1)
-        order = np.random.default_rng(seed).permutation(self.num_episodes)
+        episodes = np.arange(self.num_episodes) if episodes is None else episodes
+        if len(episodes) < 2:
+            raise DataError(f"dataset {self.id!r}: one episode cannot be divided; holding some out needs at least two.")
+        count = min(max(round(held_out * len(episodes)), 1), len(episodes) - 1)
+        order = np.random.default_rng(seed).permutation(episodes)
         return np.sort(order[count:]), np.sort(order[:count])
 
     def windows(

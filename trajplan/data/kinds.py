@@ -1,0 +1,29 @@
+"""What a dataset is of, by its recorded environment and its name: published settings differ by that."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trajplan.data.info import DatasetInfo
+
+LOCOMOTION = ("hopper", "halfcheetah", "walker2d")
+LOCOMOTION_DATA = ("medium", "medium-replay", "medium-expert")
+
+
+def environment_name(info: "DatasetInfo") -> str:
+    """The recorded environment's id, else the dataset's: lower case, without hyphens and underscores."""
+    return (info.env_spec.id if info.env_spec is not None else info.id).lower().replace("_", "").replace("-", "")
+
+
+def dataset_name(info: "DatasetInfo") -> str:
+    """The dataset's id in lower case, with hyphens for underscores."""
+    return info.id.lower().replace("_", "-")
+
+
+def locomotion_body(info: "DatasetInfo") -> str | None:
+    """One of `LOCOMOTION`, or None."""
+    return next((body for body in LOCOMOTION if body in environment_name(info)), None)
+
+
+def locomotion_data(info: "DatasetInfo") -> str:
+    """One of `LOCOMOTION_DATA`; data of no kind that its name tells counts as medium."""
+    return next((kind for kind in LOCOMOTION_DATA[1:] if kind in dataset_name(info)), "medium")
