@@ -73,7 +73,8 @@ def train(
         config: its settings, of the class that the registry names.
         run_config: settings of the run.
         resume: continue the run in `output` from its newest whole checkpoint, exactly.
-        evaluate: measures the policy every `eval_every` updates and at the end; the numbers go to metrics.jsonl.
+        evaluate: measures the policy every `eval_every` updates and at the end, such as `evaluation_for` of
+            `trajplan.evaluation.during_training`; the numbers go to metrics.jsonl. None: it is never measured.
         device: where it trains; None: a GPU if there is one.
         progress: whether to show a bar on standard error.
 

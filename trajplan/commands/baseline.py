@@ -4,20 +4,14 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
 from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
-from trajplan.errors import ConfigError, DataError
 from trajplan.parser import Parser
-
-if TYPE_CHECKING:
-    from trajplan.baselines.policy import BaselinePolicy
-    from trajplan.baselines.trainer import Evaluate
-    from trajplan.data.dataset import OfflineDataset
 
 
 class MethodParser(Parser):
@@ -57,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.card import write_card
     from trajplan.data.dataset import OfflineDataset
     from trajplan.devices import choose_device
+    from trajplan.evaluation.during_training import evaluation_for
 
     choose_device(args.device)
     output: Path = args.output
@@ -72,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     run_config = replace(run_config, **given(args, RunConfig))
     if args.resume and not continued:
         print(f"{output} holds no run yet: starting from the beginning.")
-    evaluate = _evaluation(dataset, settings, run_config) if run_config.eval_every else None
+    evaluate = evaluation_for(dataset, settings, run_config) if run_config.eval_every else None
     result = train(
         dataset,
         output,
@@ -93,39 +88,3 @@ def run(args: argparse.Namespace) -> int:
     write_card(output)
     print(f"Trained for {result.updates} updates: {output}")
     return 0
-
-
-def _evaluation(dataset: "OfflineDataset", settings: Any, config: RunConfig) -> "Evaluate":
-    """What the trainer calls now and then: episodes in the dataset's environment, checked here once.
-
-    Raises:
-        ConfigError: if there is no such environment.
-    """
-    import numpy as np
-
-    from trajplan.baselines.scaling import reward_transform
-    from trajplan.evaluation.environments import environment_maker, quiet_simulators, try_environment
-    from trajplan.evaluation.rollout import evaluate
-    from trajplan.evaluation.values import ValueCheck
-
-    info = dataset.info
-    make_env = environment_maker(info)
-    try:
-        try_environment(make_env, info)
-    except (DataError, ConfigError) as error:
-        raise ConfigError(f"{error} To train without evaluation, give --eval-every 0.") from None
-    scale, shift = reward_transform(dataset, config.reward_transform)
-
-    def measure(policy: "BaselinePolicy") -> dict[str, float]:
-        # Of cloning, which has no discount, nothing is asked.
-        check = ValueCheck(policy, getattr(settings, "discount", 1.0), scale, shift)
-        count = config.eval_episodes
-        with quiet_simulators():
-            episodes = evaluate(policy, make_env, episodes=count, num_envs=count, observers=[check]).episodes
-        mean = float(np.mean([episode.total_reward for episode in episodes]))
-        length = float(np.mean([episode.length for episode in episodes]))
-        score = info.normalized_score(mean)
-        numbers = {"return": mean, "length": length} | ({} if score is None else {"score": float(score)})
-        return numbers | check.numbers(episodes)
-
-    return measure

@@ -1,0 +1,52 @@
+"""The evaluation that a baseline's training does now and then."""
+
+from typing import Any
+
+import numpy as np
+
+from trajplan.baselines.policy import BaselinePolicy
+from trajplan.baselines.run_state import Evaluate
+from trajplan.baselines.scaling import reward_transform
+from trajplan.baselines.settings import RunConfig
+from trajplan.data.dataset import OfflineDataset
+from trajplan.errors import ConfigError, DataError
+from trajplan.evaluation.environments import environment_maker, quiet_simulators, try_environment
+from trajplan.evaluation.rollout import evaluate
+from trajplan.evaluation.values import ValueCheck
+
+
+def evaluation_for(dataset: OfflineDataset, settings: Any, config: RunConfig) -> Evaluate:
+    """What `trajplan.baselines.trainer.train` calls: `eval_episodes` episodes in the dataset's environment.
+
+    Their seeds count from 0. It gives their mean `return`, `length` and normalised `score`, where there is one, and the
+    numbers of `ValueCheck`.
+
+    Args:
+        dataset: untransformed.
+        settings: of the method, for its discount.
+        config: of the run.
+
+    Raises:
+        ConfigError: if there is no such environment here; it is tried once.
+    """
+    info = dataset.info
+    make_env = environment_maker(info)
+    try:
+        try_environment(make_env, info)
+    except (DataError, ConfigError) as error:
+        raise ConfigError(f"{error} To train without evaluation, give --eval-every 0.") from None
+    scale, shift = reward_transform(dataset, config.reward_transform)
+
+    def measure(policy: BaselinePolicy) -> dict[str, float]:
+        # Of cloning, which has no discount, nothing is asked.
+        check = ValueCheck(policy, getattr(settings, "discount", 1.0), scale, shift)
+        count = config.eval_episodes
+        with quiet_simulators():
+            episodes = evaluate(policy, make_env, episodes=count, num_envs=count, observers=[check]).episodes
+        mean = float(np.mean([episode.total_reward for episode in episodes]))
+        length = float(np.mean([episode.length for episode in episodes]))
+        score = info.normalized_score(mean)
+        numbers = {"return": mean, "length": length} | ({} if score is None else {"score": float(score)})
+        return numbers | check.numbers(episodes)
+
+    return measure
