@@ -1,9 +1,13 @@
+import gc
+import weakref
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from trajplan.models.decoder import CachedDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners import graph
 from trajplan.planners.beam_search import BeamSearch
@@ -19,7 +23,14 @@ class Sums:
 
 
 @pytest.fixture
-def graphed(monkeypatch):
+def on_the_cpu(monkeypatch):
+    """Captures that are no graphs: the function runs once, and a replay leaves its output as it is."""
+    monkeypatch.setattr(graph, "warm_up", lambda function: function())
+    monkeypatch.setattr(graph, "capture", lambda function: (SimpleNamespace(replay=lambda: None), function()))
+
+
+@pytest.fixture
+def graphed(monkeypatch, on_the_cpu):
     """A GraphedFunction whose graphs are replayed by calling the function again on the CPU."""
     made = []
 
@@ -27,17 +38,16 @@ def graphed(monkeypatch):
         made.append(len(made))
         return lambda left, right: Sums(left.sum(1), left.sum(1) + right.sum(1))
 
-    def capture(self, inputs):
-        function, buffers = self.make(), [value.clone() for value in inputs]
-        output = function(*buffers)
+    def capture(function):
+        output = function()
 
         def replay():
-            for name, value in vars(function(*buffers)).items():
+            for name, value in vars(function()).items():
                 getattr(output, name).copy_(value)
 
-        return SimpleNamespace(replay=replay), buffers, output
+        return SimpleNamespace(replay=replay), output
 
-    monkeypatch.setattr(GraphedFunction, "_capture", capture)
+    monkeypatch.setattr(graph, "capture", capture)
     return GraphedFunction(make), made
 
 
@@ -74,24 +84,54 @@ def test_only_the_shapes_used_last_are_kept(graphed, monkeypatch):
     assert len(function.captured) == 2
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_graphed_plans_equal_eager_ones():
+def make_search(device):
     torch.manual_seed(0)
     config = TrajectoryTransformerConfig(
         observation_dim=3, action_dim=2, bins=9, window=4, n_layer=2, n_head=2, n_embd=16
     )
     config.initializer_range = 0.3
-    model = TrajectoryTransformer(config).eval().cuda()
+    model = TrajectoryTransformer(config).eval().to(device)
     tokenizer = fit_tokenizer("uniform", torch.rand(500, 7).numpy(), 9)
-    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=8, context=2))
-    assert isinstance(search._search, GraphedFunction)
-    observations, context = torch.rand(3, 3), torch.randint(9, (3, 2, 7))
+    return BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=8, context=2))
 
-    def generators():
-        return [torch.Generator().manual_seed(seed) for seed in range(3)]
 
-    _, graphed_plans = search.plan(observations, context, generators())
-    search._search = search._search.make()
-    _, eager = search.plan(observations, context, generators())
-    torch.testing.assert_close(graphed_plans.tokens, eager.tokens)
-    torch.testing.assert_close(graphed_plans.scores, eager.scores, atol=1e-4, rtol=1e-4)
+def problem(batch, context):
+    generators = [torch.Generator().manual_seed(seed) for seed in range(batch)]
+    random = torch.Generator().manual_seed(context)
+    observations = torch.rand(batch, 3, generator=random)
+    return observations, torch.randint(9, (batch, context, 7), generator=random), generators
+
+
+def test_the_buffers_that_a_graph_replays_into_live_as_long_as_it(on_the_cpu):
+    search, decoders = make_search("cpu"), []
+
+    def make():
+        decoder = CachedDecoder(search.model)
+        decoders.append(weakref.ref(decoder))
+        return partial(search.search, decoder)
+
+    search._search = GraphedFunction(make)
+    for context in (2, 1):
+        search.plan(*problem(3, context))
+    gc.collect()
+    assert [decoder() is not None for decoder in decoders] == [True, True]
+    search._search.captured.clear()
+    gc.collect()
+    assert [decoder() for decoder in decoders] == [None, None]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_graphed_plans_equal_eager_ones():
+    search = make_search("cuda")
+    graphed_search = search._search
+    assert isinstance(graphed_search, GraphedFunction)
+    problems = [(3, 2), (2, 1), (3, 2)]
+    search._search = graphed_search.make()
+    eager = [search.plan(*problem(*sizes))[1] for sizes in problems]
+    # The capture of the second shape empties the allocator's cache, and the first graph is replayed after it.
+    search._search = graphed_search
+    graphed_plans = [search.plan(*problem(*sizes))[1] for sizes in problems]
+    assert len(graphed_search.captured) == 2
+    for plans, expected in zip(graphed_plans, eager, strict=True):
+        torch.testing.assert_close(plans.tokens, expected.tokens)
+        torch.testing.assert_close(plans.scores, expected.scores, atol=1e-4, rtol=1e-4)

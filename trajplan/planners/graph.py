@@ -1,6 +1,7 @@
 """The search as a captured CUDA graph: on a GPU a plan is bound by kernel launches, which a replay saves."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,17 @@ Output = TypeVar("Output")
 WARM_UP = 2
 # Each capture holds the buffers of its own decoder; context lengths differ only in an episode's first steps.
 MAX_CAPTURES = 8
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph and the tensors that its replays read and write."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    output: object
+    # Kept for the buffers it owns: replays write into them, and they lie outside the graph's own memory.
+    function: Callable[..., object]
 
 
 class GraphedFunction:
@@ -28,7 +40,7 @@ class GraphedFunction:
 
     def __init__(self, make: Callable[[], Callable[..., Output]]):
         self.make = make
-        self.captured: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], object]] = {}
+        self.captured: dict[tuple[torch.Size, ...], Captured] = {}
 
     def __call__(self, *inputs: Tensor) -> object:
         """The function's output for `inputs`, all of them (B, ...), in tensors of the caller's own."""
@@ -39,18 +51,18 @@ class GraphedFunction:
         self.captured[shapes] = captured
         if len(self.captured) > MAX_CAPTURES:
             del self.captured[next(iter(self.captured))]
-        graph, buffers, output = captured
-        for buffer, value in zip(buffers, padded, strict=True):
+        for buffer, value in zip(captured.inputs, padded, strict=True):
             buffer.copy_(value)
-        graph.replay()
+        captured.graph.replay()
+        output = captured.output
         return type(output)(**{name: value[:batch].clone() for name, value in vars(output).items()})
 
-    def _capture(self, inputs: list[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], object]:
+    def _capture(self, inputs: list[Tensor]) -> Captured:
         function, buffers = self.make(), [value.clone() for value in inputs]
         for _ in range(WARM_UP):
             warm_up(lambda: function(*buffers))
         graph, output = capture(lambda: function(*buffers))
-        return graph, buffers, output
+        return Captured(graph, buffers, output, function)
 
 
 def pad_batch(value: Tensor) -> Tensor:
