@@ -129,6 +129,7 @@ def evaluate(
     slots: list[_Slot] = []
     plan_seconds: list[float] = []
     plan_rows: list[int] = []
+    steps = 0
     started = time.perf_counter()
     # Where standard error is a file the bar is written twice a minute instead of ten times a second.
     interval = 0.1 if sys.stderr.isatty() else 30.0
@@ -148,6 +149,7 @@ def evaluate(
             actions = policy.act(observations, rewards, rows)
             plan_seconds.append(time.perf_counter() - before)
             plan_rows.append(len(running))
+            steps += len(running)
             ended = []
             for slot, action in zip(running, actions, strict=True):
                 episode = _step(policy, slot, action, seed, observers)
@@ -160,7 +162,7 @@ def evaluate(
                 bar.update()
             running = [slot for slot in running if slot not in ended or slot.queue]
             _start(policy, [slot for slot in ended if slot.queue], seed)
-            rate = sum(plan_rows) / (time.perf_counter() - started)
+            rate = steps / (time.perf_counter() - started)
             bar.set_postfix_str(f"{rate:.1f} steps/s, step {max(slot.length for slot in slots)}", refresh=False)
             # Steps show too: an episode can take many minutes.
             bar.update(0)
