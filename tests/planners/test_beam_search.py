@@ -184,6 +184,71 @@ def test_a_stop_token_ends_a_beams_return():
     assert (plans.returns[0][~plans.alive[0]] == 0).all()
 
 
+def planned_log_likelihood(model, tokens):
+    """The log-probability of a plan (H, J) up to its stop token, from one full forward pass, no context before it."""
+    config = model.config
+    S, A = config.observation_dim, config.action_dim
+    logits = model(tokens.flatten()[None]).logits[0].double().log_softmax(-1).view(*tokens.shape, -1)
+    total = 0.0
+    for step, transition in enumerate(tokens):
+        for dim, token in enumerate(transition[: S + A]):
+            if (step, dim) >= (0, S):
+                before = logits[step, dim - 1] if dim else logits[step - 1, -1]
+                total += float(before[token])
+            if dim < S and token == config.bins:
+                return total
+    return total
+
+
+@torch.no_grad()
+def test_the_log_likelihood_is_that_of_the_tokens_up_to_the_end():
+    model, tokenizer = make(2, 2, 3, 8, seed=3)
+    # Without candidates to choose from nothing is pruned: beams of all lengths stay.
+    config = BeamSearchConfig(
+        horizon=6, beam_width=60, n_expand=1, context=0, action_cdf=None, action_temperature=2.0, observation_top_k=None
+    )
+    _, plans = BeamSearch(model, tokenizer, config).plan(*problem(model, 2, 0), generators(0, 1))
+    assert plans.alive.sum(-1).unique().tolist() == [1, 2, 3, 4, 5, 6]
+    for tokens, found in zip(plans.tokens.flatten(0, 1), plans.log_likelihood.flatten(), strict=True):
+        assert float(found) == pytest.approx(planned_log_likelihood(model, tokens), abs=1e-3)
+
+
+class Ending(Scripted):
+    """Two observation dimensions; after action 0, and after whatever is done at the second step, the episode ends."""
+
+    config = TrajectoryTransformerConfig(observation_dim=2, action_dim=1, bins=3, window=8)
+    device = torch.device("cpu")
+
+    def __init__(self):
+        pass
+
+    def __call__(self, tokens):
+        step, dim = divmod(tokens.shape[1], 5)
+        logits = torch.full((len(tokens), 1, 4), -torch.inf)
+        if dim in (1, 2):
+            # The second observation dimension, also that beside a stop token, and the action.
+            logits[:, 0, :2] = 0.0
+        else:
+            logits[:, 0, 0] = 0.0
+        if dim == 0:
+            logits[(tokens[:, 5 * step - 3] == 0) | (step > 1), 0] = torch.tensor([-torch.inf] * 3 + [0.0])
+        return SimpleNamespace(logits=logits)
+
+
+@pytest.mark.parametrize("horizon", [3, 4, 6])
+def test_the_log_likelihood_does_not_depend_on_the_horizon_once_all_beams_have_ended(horizon):
+    values = np.repeat(np.array([[0.0], [1.0], [2.0]], dtype=np.float32), 5, axis=1)
+    config = BeamSearchConfig(horizon=horizon, context=0, beam_width=16, n_expand=1, action_cdf=None)
+    search = BeamSearch(Ending(), fit_tokenizer("quantile", values, 3), config, RecomputingDecoder)
+    _, plans = search.plan(torch.zeros(1, 2), torch.zeros(1, 0, 5, dtype=torch.int64), generators(0))
+    assert not plans.alive[0, :, 2:].any()
+    found = {1: set(), 2: set()}
+    for length, value in zip(plans.alive[0].sum(-1).tolist(), plans.log_likelihood[0], strict=True):
+        found[length].add(round(float(value / np.log(0.5)), 4))
+    # By hand: an action, or two with the second observation's other dimension between them, are the only choices.
+    assert found == {1: {1.0}, 2: {3.0}}
+
+
 def test_an_ended_beam_does_not_multiply():
     # At first going on looks better (3 against 2), then it turns out worse (1) than having ended (2).
     search = scripted_search([[2, 1], [0, 0], [0, 0]], [[0, 2], [0, 0], [0, 0]], beam_width=8, n_expand=2)

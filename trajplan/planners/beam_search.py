@@ -33,7 +33,8 @@ class BeamPlans:
         returns: (B, K, H) predicted returns-to-go, 0 from an end on.
         scores: (B, K) predicted discounted return of each beam, highest first.
         alive: (B, K, H) False for transitions after the beam's predicted end.
-        log_likelihood: (B, K) log-probability of the planned action and observation tokens under the model, in nats.
+        log_likelihood: (B, K) log-probability of the planned action and observation tokens under the model, in nats; of
+            an ended beam those up to its stop token.
     """
 
     tokens: Tensor
@@ -189,7 +190,7 @@ class BeamSearch:
             plans.tokens[:, :, step, S : J - 1] = pick(candidates, index)
             plans.rewards[:, :, step] = pick(reward, index)
             plans.returns[:, :, step] = pick(return_to_go, index)
-            plans.log_likelihood += pick(likelihood, index)
+            plans.log_likelihood += pick(likelihood * alive, index)
             gained = pick(earned, index)
             if step + 1 == H:
                 break
@@ -202,14 +203,16 @@ class BeamSearch:
             else:
                 logits = decoder.advance(plans.tokens[:, :, step, J - 1])
             in_window += 1
+            live = plans.alive[:, :, step]
             for dim in range(S):
                 observation = self._sample(logits, observation_noise, step, dim, "observation")
-                plans.log_likelihood += log_probability(logits, observation) * plans.alive[:, :, step]
+                plans.log_likelihood += log_probability(logits, observation) * live
                 plans.tokens[:, :, step + 1, dim] = observation
+                # A stop token is legal in the first dimension alone; what follows it is no part of the plan.
+                live = live & (observation != V)
                 logits = decoder.advance(observation)
-            stopped = plans.tokens[:, :, step + 1, 0] == V
-            plans.alive[:, :, step + 1 :] &= ~stopped[..., None]
-            plans.returns[:, :, step].masked_fill_(stopped, 0)
+            plans.alive[:, :, step + 1 :] &= live[..., None]
+            plans.returns[:, :, step].masked_fill_(~live, 0)
         return plans
 
     def _sample(self, logits: Tensor, noise: Tensor, step: int, dim: int, kind: str) -> Tensor:

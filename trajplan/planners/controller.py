@@ -25,7 +25,7 @@ class Plan:
         returns: (K, H) predicted returns-to-go.
         scores: (K,) predicted discounted returns.
         alive: (K, H) False after a predicted end.
-        log_likelihood: (K,) of the planned tokens, in nats.
+        log_likelihood: (K,) of the planned tokens up to a beam's end, in nats.
     """
 
     observations: np.ndarray
