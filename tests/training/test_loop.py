@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -398,6 +399,17 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
         train(dataset, tmp_path / "run", tiny(), planner)
     train(dataset, tmp_path / "run", tiny(), planner, resume=True)
     assert same_weights(tmp_path / "run", unbroken)
+
+
+def test_a_planner_that_does_not_fit_the_window_is_refused_before_the_training(dataset, tiny, planner, tmp_path):
+    folder, wide = tmp_path / "run", replace(planner, context=4)
+    with pytest.raises(ConfigError, match=r"^context is 4 transitions, the model's window 4: choose a larger window"):
+        train(dataset, folder, tiny(), wide)
+    assert not folder.exists()
+    # A run that has a checkpoint keeps its own planner.
+    train(dataset, folder, tiny(), planner)
+    train(dataset, folder, tiny(), wide, resume=True)
+    assert checkpoint.load_model_folder(folder).planner_config == planner
 
 
 def test_an_output_that_cannot_be_made_is_named(dataset, tiny, planner, tmp_path):

@@ -17,7 +17,8 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.evaluation.environments import environment_maker, reference_scores, try_environment
 from trajplan.hub import load_policy
-from trajplan.presets import preset_for, preset_named
+from trajplan.planners.config import check_window
+from trajplan.presets import Preset, preset_for, preset_named
 
 
 def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDataset) -> bool:
@@ -27,7 +28,8 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         Whether the training evaluates on the way, which it does in the dataset's own environment.
 
     Raises:
-        ConfigError: for values out of range, or a method that is not for the dataset's actions.
+        ConfigError: for values out of range or that do not go together, or a method that is not for the dataset's
+            actions.
         DataError: for a dataset that the method cannot learn from.
     """
     training, planner = split_planner(settings)
@@ -35,7 +37,7 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         name = training.pop("preset", "auto")
         preset = preset_for(dataset.info) if name == "auto" else preset_named(name, dataset.num_transitions)
         train = replace(preset.train, **training)
-        replace(preset.planner, **planner)
+        _check_planner(preset, planner, train.window)
         if train.held_out > 0:
             dataset.split(train.held_out, train.seed)
         return False
@@ -50,6 +52,15 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
     if isinstance(config, ModelBasedConfig):
         model_split(dataset, training_episodes(dataset, run), config, run.seed)
     return run.eval_every > 0
+
+
+def _check_planner(preset: Preset, planner: Mapping[str, Any], window: int) -> None:
+    try:
+        check_window(preset.planner, window)
+    except ConfigError as error:
+        hint = "A model is trained with the context of its preset's planner, whatever planner.context is."
+        raise ConfigError(f"{error} {hint}") from None
+    check_window(replace(preset.planner, **planner), window)
 
 
 def check_environments(info: DatasetInfo, evaluation: EvaluationConfig, on_the_way: bool) -> None:

@@ -16,7 +16,7 @@ from trajplan.devices import is_out_of_memory
 from trajplan.errors import ConfigError
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.planners.graph import GraphedFunction
 from trajplan.planners.sampling import is_random, sample
 from trajplan.tokenizers.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ class BeamSearch:
         decoder: how logits are computed; `RecomputingDecoder` is the slow and plain alternative.
 
     Raises:
-        ConfigError: where the context leaves no room in the model's window.
+        ConfigError: as `check_window` says.
     """
 
     def __init__(
@@ -74,14 +74,7 @@ class BeamSearch:
         config: BeamSearchConfig,
         decoder: Callable[[TrajectoryTransformer], Decoder] = CachedDecoder,
     ):
-        window = model.config.window
-        if config.context >= window:
-            raise ConfigError(
-                f"context is {config.context} transitions, the model's window {window}: it must be below the window, "
-                "so that at least one transition can be planned."
-            )
-        if window < 2 and config.horizon > 1:
-            raise ConfigError("A model with a window of 1 transition can only plan with horizon 1.")
+        check_window(config, model.config.window)
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
         self.config = config

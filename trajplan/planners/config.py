@@ -43,6 +43,25 @@ class BeamSearchConfig:
             _require(temperature > 0, f"{kind}_temperature", temperature, "above 0")
 
 
+def check_window(config: BeamSearchConfig, window: int) -> None:
+    """Refuse settings with which a model cannot plan.
+
+    Args:
+        config: the planner's.
+        window: transitions that the model sees.
+
+    Raises:
+        ConfigError: where the context leaves no room in the window.
+    """
+    if config.context >= window:
+        raise ConfigError(
+            f"context is {config.context} transitions, the model's window {window}: choose a larger window, or a "
+            "planner of smaller context, so that at least one transition can be planned."
+        )
+    if window < 2 and config.horizon > 1:
+        raise ConfigError("A model with a window of 1 transition can only plan with horizon 1.")
+
+
 def _require(holds: bool, name: str, value: float | None, bound: str) -> None:
     if not holds:
         raise ConfigError(f"{name} is {value}; it must be {bound}.")

@@ -25,7 +25,7 @@ from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint, state
@@ -101,7 +101,8 @@ def train(
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
             its model is there and its checkpoints are not; if `output` holds other files that would be written over.
-        ConfigError: if the batch cannot be divided, or a tracker is not installed.
+        ConfigError: if the batch cannot be divided, a tracker is not installed, or the planner's context does not fit
+            the window.
         TrajplanError: if a loss is not finite; the weights of that update are not applied.
     """
     folder = Path(output)
@@ -116,6 +117,9 @@ def train(
     if continued:
         check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
+    step = newest_checkpoint(folder) if continued else None
+    if step is None:
+        check_window(planner, config.window)
     trackers = tracker_names(config.trackers)
     check_trackers(trackers)
     accelerator = Accelerator(
@@ -124,7 +128,6 @@ def train(
         log_with=trackers or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / FOLDER)),
     )
-    step = newest_checkpoint(folder) if continued else None
     tokenizer = Tokenizer.load(folder) if step else _fit_tokenizer(dataset, config)
     table = TokenTable(dataset, tokenizer, config, accelerator.device)
     rank, processes = accelerator.process_index, accelerator.num_processes
