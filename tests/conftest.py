@@ -2,9 +2,12 @@ import base64
 import hashlib
 import json
 import os
+import resource
 import shutil
+import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -184,6 +187,57 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def forked() -> Iterator[Callable[..., str]]:
+    """Calls a function in a process of its own, whose limits end with it; gives the error that it raised, or ''."""
+
+    def call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
+        receiver, sender = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            told = b""
+            try:
+                function(*arguments, **keywords)
+            except BaseException as error:
+                told = f"{type(error).__name__}: {error}".encode()
+            finally:
+                os.write(sender, told)
+                os._exit(0)
+        os.close(sender)
+        with open(receiver) as pipe:
+            told = pipe.read()
+        os.waitpid(pid, 0)
+        return told
+
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads, of which a forked process has none; nothing here waits for them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield call
+
+
+@pytest.fixture
+def filling() -> Callable[[Callable[..., Any], int], Callable[..., Any]]:
+    """`filling(function, calls)`: the function, before whose call number `calls` the disk becomes full for good.
+
+    To be called in a process of its own: no file of it can grow beyond 500 bytes from then on.
+    """
+
+    def make(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
+        left = calls
+
+        def called(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+            return function(*arguments, **keywords)
+
+        return called
+
+    return make
 
 
 @pytest.fixture

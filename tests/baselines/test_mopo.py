@@ -106,6 +106,14 @@ def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, sm
     assert_same_run(tmp_path / "whole", broken)
 
 
+def test_a_disk_that_is_full_while_the_model_trains_is_one_sentence(
+    walks, small, quick, tmp_path, monkeypatch, forked, filling
+):
+    monkeypatch.setattr(Learner, "save", filling(Learner.save, 2))
+    told = forked(run, walks, tmp_path, small("mopo"), quick(), evaluate=ten)
+    assert re.fullmatch(rf"CheckpointError: .*/{PROGRESS} cannot be written: .*File too large.*; .*resume\.", told)
+
+
 def test_a_person_is_told_what_is_learned(walks, small, quick, tmp_path, capsys):
     train(walks, tmp_path, "mopo", small("mopo"), quick(), device="cpu", evaluate=ten)
     said = capsys.readouterr().err.splitlines()

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -19,6 +20,7 @@ from trajplan.baselines.settings import RunConfig
 from trajplan.baselines.trainer import train
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, TrajplanError
+from trajplan.training import state
 from trajplan.training.metrics import read_metrics
 
 TIMES = ("seconds", "updates_per_second")
@@ -360,6 +362,21 @@ def test_cloning_learns_the_datas_actions(quick, small, tmp_path):
     run(dataset, tmp_path, "bc", config, quick(updates=300, batch_size=64))
     learned = load_baseline(tmp_path).act(path[:-1], np.zeros(200), np.arange(200))
     assert np.abs(learned - actions).max() < 0.08
+
+
+@pytest.mark.parametrize("where", [state, checkpoint])
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
+    walks, small, quick, tmp_path, monkeypatch, forked, filling, where
+):
+    run(walks, tmp_path / "whole", "iql", small("iql"), quick(), evaluate=noisy)
+    name, file = ("save_state", "step-00000008/model") if where is state else ("save_model", "broken/model")
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, filling(getattr(where, name), 2))
+        told = forked(run, walks, broken, "iql", small("iql"), quick(), evaluate=noisy)
+    assert re.fullmatch(rf"CheckpointError: [^ ]*{file}\.safetensors cannot be written: .*File too large.*\.", told)
+    run(walks, broken, "iql", small("iql"), quick(), evaluate=noisy, resume=True)
+    assert_same_run(tmp_path / "whole", broken)
 
 
 def test_a_run_of_a_gpu_is_not_taken_for_one_of_the_cpu(walks, small, quick, tmp_path):

@@ -383,22 +383,24 @@ def test_a_signal_saves_the_update_it_came_in(unbroken, dataset, tiny, planner, 
     assert numbers(folder) == numbers(unbroken)
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "calls", "written"),
+    [
+        (state, "save_state", 2, r"step-00000008/model\.safetensors"),
+        (checkpoint, "save_model", 2, r"run/model\.safetensors"),
+        (loop.MetricsFile, "write", 5, r"run/metrics\.jsonl"),
+    ],
+)
 def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
-    unbroken, dataset, tiny, planner, tmp_path, monkeypatch
+    unbroken, dataset, tiny, planner, tmp_path, monkeypatch, forked, filling, owner, name, calls, written
 ):
-    original, calls = state.write_tensors, []
-
-    def full(*args):
-        calls.append(args)
-        if len(calls) == 5:
-            raise OSError(28, "No space left on device")
-        original(*args)
-
-    monkeypatch.setattr(state, "write_tensors", full)
-    with pytest.raises(CheckpointError, match=r"update 8 cannot be written: .*No space left"):
-        train(dataset, tmp_path / "run", tiny(), planner)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, filling(getattr(owner, name), calls))
+        told = forked(train, dataset, tmp_path / "run", tiny(), planner)
+    assert re.fullmatch(rf"CheckpointError: [^ ]*{written} cannot be written: [^.;]*File too large[^.;]*; .*\.", told)
     train(dataset, tmp_path / "run", tiny(), planner, resume=True)
     assert same_weights(tmp_path / "run", unbroken)
+    assert numbers(tmp_path / "run") == numbers(unbroken)
 
 
 def test_a_planner_that_does_not_fit_the_window_is_refused_before_the_training(dataset, tiny, planner, tmp_path):

@@ -19,7 +19,7 @@ from trajplan.models.trajectory_transformer import TrajectoryTransformer, Trajec
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.config import TrainConfig
-from trajplan.training.files import PARTIAL, fsync, read_json, write_json
+from trajplan.training.files import PARTIAL, fsync, read_json, write_json, writing
 from trajplan.training.tensors import difference
 
 WEIGHTS = "model.safetensors"
@@ -41,8 +41,13 @@ class LoadedCheckpoint:
 def save_settings(
     folder: Path, tokenizer: Tokenizer, info: DatasetInfo, planner: BeamSearchConfig, config: TrainConfig
 ) -> None:
-    """Write what stays the same during a run: tokenizer, dataset.json, planner.json, training.json."""
-    tokenizer.save(folder)
+    """Write what stays the same during a run: tokenizer, dataset.json, planner.json, training.json.
+
+    Raises:
+        CheckpointError: if they cannot be written.
+    """
+    with writing(folder):
+        tokenizer.save(folder)
     targets = {"discount": config.discount, "termination_penalty": config.termination_penalty}
     write_json(folder / "dataset.json", info.to_dict() | targets)
     write_json(folder / "planner.json", to_dict(planner))
@@ -56,18 +61,22 @@ def save_model(folder: Path, model: TrajectoryTransformer, weights: dict[str, Te
         folder: the model folder.
         model: whose config is written.
         weights: its full state, on the CPU.
+
+    Raises:
+        CheckpointError: if they cannot be written.
     """
     temporary = folder / f"{PARTIAL}model"
-    shutil.rmtree(temporary, ignore_errors=True)
-    logging.disable_progress_bar()
-    model.save_pretrained(temporary, state_dict=weights)
-    logging.enable_progress_bar()
-    # safetensors writes files that only their owner can read.
-    (temporary / WEIGHTS).chmod((temporary / "config.json").stat().st_mode)
-    for name in ("config.json", WEIGHTS):
-        fsync(temporary / name)
-        os.replace(temporary / name, folder / name)
-    shutil.rmtree(temporary)
+    with writing(folder / WEIGHTS):
+        shutil.rmtree(temporary, ignore_errors=True)
+        logging.disable_progress_bar()
+        model.save_pretrained(temporary, state_dict=weights)
+        logging.enable_progress_bar()
+        # safetensors writes files that only their owner can read.
+        (temporary / WEIGHTS).chmod((temporary / "config.json").stat().st_mode)
+        for name in ("config.json", WEIGHTS):
+            fsync(temporary / name)
+            os.replace(temporary / name, folder / name)
+        shutil.rmtree(temporary)
 
 
 def save_model_folder(

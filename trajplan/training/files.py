@@ -3,8 +3,12 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from trajplan.errors import CheckpointError
 
@@ -36,6 +40,22 @@ def make_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder} cannot be made: {error.strerror}; choose another --output.") from None
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence that a file or folder cannot be written.
+
+    Raises:
+        CheckpointError: naming `path`, in place of what a full disk or a lost permission raises.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise CheckpointError(
+            f"{path} cannot be written: {reason}; see to it that the disk has room and may be written to, then resume."
+        ) from None
+
+
 def fsync(path: Path) -> None:
     """Force a file, or a folder's list of names, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -46,11 +66,17 @@ def fsync(path: Path) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON to `path`, atomically."""
+    """Write JSON to `path`, atomically.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
     temporary = path.with_name(PARTIAL + path.name)
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    fsync(temporary)
-    os.replace(temporary, path)
+    text = json.dumps(values, indent=2) + "\n"
+    with writing(path):
+        temporary.write_text(text)
+        fsync(temporary)
+        os.replace(temporary, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
-from trajplan.errors import CheckpointError, TrajplanError
+from trajplan.errors import TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.tokenizers.fit import fit_tokenizer
@@ -100,7 +100,8 @@ def train(
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
-            its model is there and its checkpoints are not; if `output` holds other files that would be written over.
+            its model is there and its checkpoints are not; if `output` holds other files that would be written over; if
+            a file cannot be written.
         ConfigError: if the batch cannot be divided, a tracker is not installed, or the planner's context does not fit
             the window.
         TrajplanError: if a loss is not finite; the weights of that update are not applied.
@@ -317,9 +318,6 @@ def _save(run: Run) -> None:
     random = state.random_states(run.accelerator)
     if run.accelerator.is_main_process:
         about = run.about | {"update": run.done, "seconds": run.seconds}
-        try:
-            state.save_state(run.folder / STATES, weights, moments, random, about)
-            checkpoint.save_model(run.folder, run.raw, weights)
-        except OSError as error:
-            raise CheckpointError(f"The checkpoint of update {run.done} cannot be written: {error}.") from None
+        state.save_state(run.folder / STATES, weights, moments, random, about)
+        checkpoint.save_model(run.folder, run.raw, weights)
     run.accelerator.wait_for_everyone()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trajplan.errors import CheckpointError
-from trajplan.training.files import PARTIAL, fsync
+from trajplan.training.files import PARTIAL, fsync, writing
 
 NAME = "metrics.jsonl"
 
@@ -19,25 +19,29 @@ class MetricsFile:
         update: the updates done; lines of later ones, and a half-written line, are dropped.
 
     Raises:
-        CheckpointError: as `read_metrics` says, if `update` is above 0.
+        CheckpointError: as `read_metrics` says, if `update` is above 0; if the file cannot be written, here and in the
+            methods.
     """
 
     def __init__(self, folder: Path, update: int = 0) -> None:
         self.path = folder / NAME
         kept = [line for line in read_metrics(folder) if line["update"] <= update] if update else []
         temporary = folder / (PARTIAL + NAME)
-        temporary.write_text("".join(_line(values) for values in kept))
-        os.replace(temporary, self.path)
-        self._file = self.path.open("a")
+        with writing(self.path):
+            temporary.write_text("".join(_line(values) for values in kept))
+            os.replace(temporary, self.path)
+            self._file = self.path.open("a")
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line."""
-        self._file.write(_line(values))
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(_line(values))
+            self._file.flush()
 
     def sync(self) -> None:
         """Force what was written onto the disk, so that no checkpoint is newer than its metrics."""
-        fsync(self.path)
+        with writing(self.path):
+            fsync(self.path)
 
     def close(self) -> None:
         """Close the file."""

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from trajplan.errors import CheckpointError
-from trajplan.training.files import PARTIAL, publish, read_json, remove_partial, write_json
+from trajplan.training.files import PARTIAL, publish, read_json, remove_partial, write_json, writing
 from trajplan.training.tensors import read_tensors, write_tensors
 
 KEPT = 2
@@ -64,19 +64,23 @@ def save_state(
         folder: the run's `training_state`.
         weights, moments, random: see the functions above.
         about: JSON-able, with `update`, the number of updates done.
+
+    Raises:
+        CheckpointError: if it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{about['update']:08d}"
     temporary = folder / (PARTIAL + final.name)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name, tensors in zip(FILES, (weights, moments, random), strict=True):
-        write_tensors(temporary / name, tensors)
-    sizes = {name: (temporary / name).stat().st_size for name in FILES}
-    write_json(temporary / "state.json", about | {"sizes": sizes})
-    publish(temporary, final)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+    with writing(final):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, tensors in zip(FILES, (weights, moments, random), strict=True):
+            write_tensors(temporary / name, tensors)
+        sizes = {name: (temporary / name).stat().st_size for name in FILES}
+        write_json(temporary / "state.json", about | {"sizes": sizes})
+        publish(temporary, final)
+        for old in sorted(folder.glob("step-*"))[:-KEPT]:
+            shutil.rmtree(old)
     return final
 
 

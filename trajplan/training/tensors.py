@@ -9,19 +9,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trajplan.errors import CheckpointError
-from trajplan.training.files import PARTIAL, fsync
+from trajplan.training.files import PARTIAL, fsync, writing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write safetensors to `path`, atomically."""
+    """Write safetensors to `path`, atomically.
+
+    Raises:
+        CheckpointError: if they cannot be written.
+    """
     temporary = path.with_name(PARTIAL + path.name)
-    # safetensors writes files that only their owner can read; this one keeps the mode of any other new file.
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-    temporary.chmod(mode)
-    fsync(temporary)
-    os.replace(temporary, path)
+    with writing(path):
+        # safetensors writes files that only their owner can read; this one keeps the mode of any other new file.
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.chmod(mode)
+        fsync(temporary)
+        os.replace(temporary, path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
