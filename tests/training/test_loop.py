@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trajplan.data.dataset import OfflineDataset
@@ -240,6 +240,23 @@ def test_another_number_of_processes_is_not_resumed(unbroken, dataset, tiny, pla
     (folder / "training_state/step-00000012/state.json").write_text(json.dumps(about | {"processes": 2}))
     with pytest.raises(CheckpointError, match="2 processes and this run has 1"):
         train(dataset, folder, tiny(), planner, resume=True)
+
+
+def test_a_run_of_a_gpu_is_not_resumed_on_a_cpu(dataset, tiny, planner, tmp_path):
+    folder = tmp_path / "run"
+    train(dataset, folder, tiny(updates=4), planner)
+    step = folder / "training_state/step-00000004"
+    states = load_file(step / "random.safetensors") | {"0/device": torch.zeros(16, dtype=torch.uint8)}
+    save_file(states, step / "random.safetensors")
+    about = json.loads((step / "state.json").read_text())
+    about["sizes"]["random.safetensors"] = (step / "random.safetensors").stat().st_size
+    (step / "state.json").write_text(json.dumps(about))
+    before = content(folder)
+    with pytest.raises(
+        CheckpointError, match=r"was written on another kind of device: .* cpu, device and .* on cpu; an"
+    ):
+        train(dataset, folder, tiny(updates=4), planner, resume=True)
+    assert content(folder) == before
 
 
 def without_dropout(tiny, **changes):

@@ -110,9 +110,10 @@ def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, acce
     """Put weights, optimiser and this process's random states back as they were; a collective call.
 
     Raises:
-        CheckpointError: if the files do not fit the model or the processes.
+        CheckpointError: if the files do not fit the model or the processes, or are of another kind of device.
     """
     weights, moments, random = (read_tensors(step / name) for name in FILES)
+    mine = _random_states_of(step, random, accelerator)
     options = StateDictOptions(full_state_dict=True)
     try:
         set_model_state_dict(model, dict(weights), options=options)
@@ -124,10 +125,21 @@ def restore(step: Path, model: nn.Module, optimizer: torch.optim.Optimizer, acce
         set_optimizer_state_dict(model, optimizer, current | {"state": state}, options=options)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{step} does not fit the model: {str(error).splitlines()[0]}") from None
+    torch.set_rng_state(mine["cpu"])
+    if "device" in mine:
+        torch.cuda.set_rng_state(mine["device"], accelerator.device)
+
+
+def _random_states_of(step: Path, random: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
+    """This process's own among the random states of `step`; another kind of device would draw other numbers."""
     rank = accelerator.process_index
-    torch.set_rng_state(random[f"{rank}/cpu"])
-    if accelerator.device.type == "cuda" and f"{rank}/device" in random:
-        torch.cuda.set_rng_state(random[f"{rank}/device"], accelerator.device)
+    mine = {name: random[f"{rank}/{name}"] for name in ("cpu", "device") if f"{rank}/{name}" in random}
+    if mine.keys() != ({"cpu", "device"} if accelerator.device.type == "cuda" else {"cpu"}):
+        raise CheckpointError(
+            f"{step} was written on another kind of device: it has random states of {', '.join(mine)} and this run is "
+            f"on {accelerator.device.type}; an exact continuation needs the same kind."
+        )
+    return mine
 
 
 def _is_whole(step: Path) -> bool:
