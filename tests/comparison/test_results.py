@@ -153,6 +153,9 @@ def test_how_far_a_cell_is(cell, finished):
     made = finished("bc", 0, [1.0, 2.0], metrics=CURVE[:1])
     (made.model / "evaluation.json").unlink()
     assert progress(made) == "50%"
+    with (made.model / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 9, "se')
+    assert progress(made) == "50%"
     (made.model / "evaluation.json").write_text(json.dumps({"episodes": [{}], "num_episodes": 2}))
     assert progress(made) == "evaluating 1/2"
     (made.model / "evaluation.json").write_text("{}")

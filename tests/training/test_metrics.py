@@ -39,7 +39,7 @@ def test_a_half_written_line_is_dropped(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text().endswith("}\n")
 
 
-@pytest.mark.parametrize("text", ["[1]", '{"loss": 1.0}', '{"update": "many"}', "7"])
+@pytest.mark.parametrize("text", ["[1]", '{"loss": 1.0}', '{"update": "many"}', "7", '{"update": 3, "lo', "null", ""])
 def test_a_line_that_no_run_wrote_is_named_and_nothing_dropped(tmp_path, text):
     fill(tmp_path, [1, 2])
     path = tmp_path / "metrics.jsonl"
@@ -47,6 +47,18 @@ def test_a_line_that_no_run_wrote_is_named_and_nothing_dropped(tmp_path, text):
     with pytest.raises(CheckpointError, match=rf"^Line 3 of .*metrics\.jsonl is not .*: {re.escape(text)}; delete"):
         MetricsFile(tmp_path, update=9)
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("line", [b"\xff{}\n", b'{"update": 3, "lo\n'])
+def test_only_a_line_without_its_end_is_taken_for_half_written(tmp_path, line):
+    fill(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(before := path.read_bytes() + line)
+    with pytest.raises(CheckpointError, match=r"^Line 3 of .*; delete that line\."):
+        MetricsFile(tmp_path, update=9)
+    assert path.read_bytes() == before
+    path.write_bytes(before[:-1])
+    assert [values["update"] for values in read_metrics(tmp_path)] == [1, 2]
 
 
 def test_a_run_from_the_start_begins_an_empty_file(tmp_path):

@@ -56,13 +56,18 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(folder) / NAME
     lines = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+    pieces = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate(pieces, 1):
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:
-            break
+        except ValueError:
+            # After the last line's end there is nothing, or a line whose writing was cut short.
+            if number == len(pieces):
+                break
+            values = None
         if not isinstance(values, dict) or not isinstance(values.get("update"), int):
-            raise CheckpointError(f"Line {number} of {path} is not what a run writes: {line[:80]}; delete that line.")
+            text = line[:80].decode(errors="replace")
+            raise CheckpointError(f"Line {number} of {path} is not what a run writes: {text}; delete that line.")
         lines.append(values)
     return lines
 
