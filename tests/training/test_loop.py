@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -435,6 +436,32 @@ def test_an_output_that_cannot_be_made_is_named(dataset, tiny, planner, tmp_path
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="file/run cannot be made"):
         train(dataset, tmp_path / "file/run", tiny(), planner)
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_measurements(dataset, tiny, planner, tmp_path, monkeypatch):
+    clock, measured, update = [0.0], loop.HeldOut.losses, loop._update
+
+    def slow(*args):
+        clock[0] += 100
+        return measured(*args)
+
+    def killed(run, interrupted):
+        if run.done == 4:
+            raise Killed
+        return update(run, interrupted)
+
+    config = tiny(log_every=4, eval_every=4)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop.HeldOut, "losses", slow)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_update", killed)
+        with pytest.raises(Killed):
+            train(dataset, tmp_path, config, planner)
+    # Between the two processes time passes that is not the run's.
+    clock[0] += 5000
+    train(dataset, tmp_path, config, planner, resume=True)
+    assert [line["seconds"] for line in read_metrics(tmp_path)] == [100, 200, 300]
+    assert json.loads((tmp_path / "training_state/step-00000012/state.json").read_text())["seconds"] == 300
 
 
 def test_a_measurement_is_told_with_speed_and_time_left(dataset, tiny, planner, tmp_path, capsys):

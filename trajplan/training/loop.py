@@ -241,16 +241,16 @@ def _loop(run: Run) -> TrainResult:
         while run.done < total and not wanted:
             stats, wanted = _update(run, interrupt.wanted)
             run.done += 1
-            run.seconds = time.perf_counter() - started
             ending = run.done == total or wanted
             measure = run.held_out is not None and (run.done % config.eval_every == 0 or run.done == total)
             logged = run.done % config.log_every == 0 or run.done == total
             progress.step(stats["loss"])
+            losses = run.held_out.losses(run.model, accelerator) if measure and run.held_out else {}
+            # After the measurement, which a run's time includes.
+            run.seconds = time.perf_counter() - started
             if logged or measure:
                 values = {"update": run.done, "epoch": run.batches.order.epoch_of(run.done)} | stats
-                if measure and run.held_out:
-                    losses = run.held_out.losses(run.model, accelerator)
-                    values |= {f"held_out/{name}": value for name, value in losses.items()}
+                values |= {f"held_out/{name}": value for name, value in losses.items()}
                 values |= {"seconds": round(run.seconds, 3), "tokens_per_second": round(progress.tokens_per_second)}
                 if metrics:
                     metrics.write(values)
