@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from trajplan.data.environment import make_environment, registered_spec, spec_from_dict, spec_to_dict
+from trajplan.data.environment import make_environment, spec_from_dict, spec_to_dict
 from trajplan.data.scores import ReferenceScores
 from trajplan.data.spaces import (
     Part,
@@ -129,14 +129,6 @@ class DatasetInfo:
     def normalized_score(self, returns: Any) -> np.ndarray | None:
         """Returns of any shape as `100 (return - min) / (max - min)`, or None without reference scores."""
         return None if self.reference is None else self.reference.normalize(np.asarray(returns))
-
-    def environment_spec(self) -> EnvSpec:
-        """The environment's specification, its code from this process's registry (safe for `make` and `make_vec`).
-
-        Raises:
-            DataError: when the dataset names no environment or it is not registered here.
-        """
-        return registered_spec(self._known_spec())
 
     def make_env(self, **kwargs: Any) -> gymnasium.Env:
         """A new evaluation environment; `kwargs` go to `gymnasium.make`.
