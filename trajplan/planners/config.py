@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trajplan.config import option
+from trajplan.config import option, require
 from trajplan.errors import ConfigError
 
 
@@ -30,17 +30,19 @@ class BeamSearchConfig:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "beam_width", "n_expand", "replan_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.context >= 0, "context", self.context, "0 or more past transitions")
-        _require(0 < self.discount <= 1, "discount", self.discount, "above 0 and at most 1")
-        _require(self.replan_every <= self.horizon, "replan_every", self.replan_every, f"at most {self.horizon} steps")
-        _require(self.percentile is None or 0 <= self.percentile <= 1, "percentile", self.percentile, "from 0 to 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        require(self.context >= 0, "context", self.context, "be 0 or more past transitions")
+        require(0 < self.discount <= 1, "discount", self.discount, "be above 0 and at most 1")
+        require(
+            self.replan_every <= self.horizon, "replan_every", self.replan_every, f"be at most {self.horizon} steps"
+        )
+        require(self.percentile is None or 0 <= self.percentile <= 1, "percentile", self.percentile, "be from 0 to 1")
         for kind in ("action", "observation"):
             top_k, cdf = getattr(self, f"{kind}_top_k"), getattr(self, f"{kind}_cdf")
             temperature = getattr(self, f"{kind}_temperature")
-            _require(top_k is None or top_k >= 1, f"{kind}_top_k", top_k, "at least 1, or none")
-            _require(cdf is None or 0 < cdf <= 1, f"{kind}_cdf", cdf, "above 0 and at most 1, or none")
-            _require(temperature > 0, f"{kind}_temperature", temperature, "above 0")
+            require(top_k is None or top_k >= 1, f"{kind}_top_k", top_k, "be at least 1, or none")
+            require(cdf is None or 0 < cdf <= 1, f"{kind}_cdf", cdf, "be above 0 and at most 1, or none")
+            require(temperature > 0, f"{kind}_temperature", temperature, "be above 0")
 
 
 def check_window(config: BeamSearchConfig, window: int) -> None:
@@ -60,8 +62,3 @@ def check_window(config: BeamSearchConfig, window: int) -> None:
         )
     if window < 2 and config.horizon > 1:
         raise ConfigError("A model with a window of 1 transition can only plan with horizon 1.")
-
-
-def _require(holds: bool, name: str, value: float | None, bound: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value}; it must be {bound}.")
