@@ -62,6 +62,16 @@ def test_trains_with_a_named_preset_and_flags_over_it(dataset, tmp_path, capsys)
     assert [line["update"] for line in read_metrics(tmp_path / "run")] == [2, 4, 6]
 
 
+def test_a_small_window_takes_a_small_context(dataset, tmp_path, capsys):
+    command = ["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, "--window", "2"]
+    assert main(command) == 2
+    assert "context is 2 transitions, the model's window 2" in capsys.readouterr().err
+    assert main([*command, "--context", "1"]) == 0
+    assert load_model_folder(tmp_path / "run").planner_config.context == 1
+    assert main(["train", "--resume", "--output", str(tmp_path / "run"), "--context", "0"]) == 2
+    assert "leave --context out, and give trajplan evaluate --context 0" in capsys.readouterr().err
+
+
 def test_the_preset_is_chosen_by_the_dataset_and_said(dataset, tmp_path, capsys):
     small = ["--n-layer", "1", "--n-embd", "8", "--updates", "1", "--batch-size", "4"]
     assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *small]) == 0

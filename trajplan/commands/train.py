@@ -8,6 +8,7 @@ from pathlib import Path
 from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
+from trajplan.errors import CheckpointError
 from trajplan.training.config import TrainConfig
 
 EPILOG = """\
@@ -25,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="settings to start from, which the flags below override: auto (chosen by environment and kind of data), "
         f"{', '.join(_preset_names())} (default: auto)",
+    )
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="past transitions that its planner is conditioned on, below the window (default: the preset's)",
     )
     add_config_arguments(parser, TrainConfig, "settings (the defaults shown are those of preset tt_default)")
 
@@ -54,6 +61,13 @@ def run(args: argparse.Namespace) -> int:
         preset = preset_for(dataset.info) if automatic else preset_named(args.preset, dataset.num_transitions)
         config, planner = replace(preset.train, **flags), preset.planner
         say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset_id}."
+    if args.context is not None:
+        if continued and args.context != planner.context:
+            raise CheckpointError(
+                f"{output} is a run whose planner has context {planner.context}, which --resume keeps: leave --context "
+                f"out, and give trajplan evaluate --context {args.context} to plan with another."
+            )
+        planner = replace(planner, context=args.context)
     if process.is_main_process:
         print(say)
         if args.resume and not continued:

@@ -58,7 +58,7 @@ def check_window(config: BeamSearchConfig, window: int) -> None:
     if config.context >= window:
         raise ConfigError(
             f"context is {config.context} transitions, the model's window {window}: choose a larger window, or a "
-            "planner of smaller context, so that at least one transition can be planned."
+            "smaller context, so that at least one transition can be planned."
         )
     if window < 2 and config.horizon > 1:
         raise ConfigError("A model with a window of 1 transition can only plan with horizon 1.")
