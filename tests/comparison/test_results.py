@@ -45,14 +45,17 @@ def test_only_finished_cells_count(cell, finished):
 
 
 def test_the_files_of_a_cell_are_read_once(finished, monkeypatch):
-    read, original = [], Path.read_text
+    read = []
+    for name in ("read_text", "read_bytes"):
+        original = getattr(Path, name)
 
-    def read_text(path, *arguments, **keywords):
-        read.append(path.name)
-        return original(path, *arguments, **keywords)
+        def watch(path, *arguments, original=original, **keywords):
+            read.append(path.name)
+            return original(path, *arguments, **keywords)
 
+        monkeypatch.setattr(Path, name, watch)
     cell = finished("bc", 0, [1.0])
-    monkeypatch.setattr(Path, "read_text", read_text)
+    read.clear()
     assert len(load_results([cell])) == 1
     assert sorted(read) == ["cell.json", "config.json", "evaluation.json", "metrics.jsonl", "training.json"]
 
