@@ -98,7 +98,7 @@ class CQL(SAC):
     def __init__(self, dimensions: Dimensions, config: CQLConfig) -> None:
         super().__init__(dimensions, config)
         assert isinstance(self.policy, SquashedGaussian)
-        # Q near 0 and a narrow policy around 0, as in CORL.
+        # Q near 0 and a narrow policy around 0, as in CORL; the policy's hidden layers are orthogonal here only.
         start_orthogonal(self.policy.network)
         self.policy.shift_log_std(-1.0)
         start_orthogonal(self.critic.networks)
