@@ -47,6 +47,7 @@ from trajplan.training.resume import (
     make_run_folder,
     newest_checkpoint,
     other_settings,
+    refuse_changes,
     refuse_existing,
 )
 from trajplan.training.trackers import Trackers, check_trackers, tracker_names
@@ -257,8 +258,4 @@ def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunCo
             "--resume, or another --output."
         )
     changed = changes(config, settings) + changes(run_config, run, FREE_ON_RESUME)
-    if changed:
-        raise CheckpointError(
-            f"{folder} cannot be resumed with other settings: {'; '.join(changed)}; leave them out, or give another "
-            "--output."
-        )
+    refuse_changes(folder, changed)

@@ -69,13 +69,17 @@ def check_device(cell: Cell, device: str | None) -> None:
     Raises:
         ConfigError: if there is no such device here, or accelerate is told to leave it alone.
     """
-    # Imported here, as they take torch, and a finished cell does not.
+    # Imported here, as it takes torch, and a finished cell does not.
     from trajplan import devices
-    from trajplan.training.loop import uses_gpu
 
     devices.check_device(device)
+    if device != "cuda" or cell.method != TRANSFORMER:
+        return
+    # Here, as a baseline needs neither accelerate nor transformers.
+    from trajplan.training.loop import uses_gpu
+
     # The command that trains it takes no device, but what accelerate finds.
-    if device == "cuda" and cell.method == TRANSFORMER and not uses_gpu():
+    if not uses_gpu():
         raise ConfigError(
             "ACCELERATE_USE_CPU keeps the Trajectory Transformer from the GPU that --device cuda asks for; unset it, "
             "or give --device cpu."

@@ -118,7 +118,19 @@ def check_same_settings(folder: Path, config: TrainConfig) -> None:
     Raises:
         CheckpointError: naming each difference.
     """
-    changed = differences(config, saved_config(folder))
+    refuse_changes(folder, differences(config, saved_config(folder)))
+
+
+def refuse_changes(folder: Path, changed: list[str]) -> None:
+    """Refuse to continue a run with settings that have changed.
+
+    Args:
+        folder: the run's.
+        changed: a phrase for each difference; empty: there is none.
+
+    Raises:
+        CheckpointError: naming each difference.
+    """
     if changed:
         raise CheckpointError(
             f"{folder} cannot be resumed with other settings: {'; '.join(changed)}; leave them out, or give another "
