@@ -1,8 +1,18 @@
+import copy
+
 import torch
 from torch.nn import functional
 
 from trajplan.models.critics import DiscreteTwinQ, TwinQ, Value, make_critic, target_of, value_and_entropy
-from trajplan.models.networks import CACHED_ROWS, Dimensions, EnsembleMLP, mlp, polyak_update, start_orthogonal
+from trajplan.models.networks import (
+    CACHED_ROWS,
+    Dimensions,
+    EnsembleMLP,
+    mlp,
+    polyak_update,
+    start_near_zero,
+    start_orthogonal,
+)
 from trajplan.models.policies import make_policy
 
 CONTINUOUS, DISCRETE, HIDDEN = Dimensions(3, 2), Dimensions(3, 1, 4), (8, 16)
@@ -51,16 +61,24 @@ def test_members_start_in_the_range_of_a_linear_layer():
 
 def test_an_orthogonal_start_has_its_gains_as_singular_values():
     torch.manual_seed(0)
-    ensemble, single = EnsembleMLP(2, 5, HIDDEN, 3), mlp(5, HIDDEN, 3)
-    for network in (ensemble, single):
-        start_orthogonal(network)
-        for parameter in network.parameters():
-            if 1 in parameter.shape[-2:] or parameter.dim() == 1:
-                assert not parameter.any()
-                continue
-            values = torch.linalg.svdvals(parameter)
-            torch.testing.assert_close(values, torch.full_like(values, 0.01 if 3 in parameter.shape[-2:] else 2**0.5))
+    ensemble = EnsembleMLP(2, 5, HIDDEN, 3)
+    start_orthogonal(ensemble)
+    assert not any(bias.any() for bias in ensemble.biases)
+    for weight in ensemble.weights:
+        values = torch.linalg.svdvals(weight)
+        torch.testing.assert_close(values, torch.full_like(values, 0.01 if weight.shape[-1] == 3 else 2**0.5))
     assert not torch.equal(ensemble.weights[0][0], ensemble.weights[0][1])
+
+
+def test_a_start_near_zero_scales_the_last_layer_alone():
+    torch.manual_seed(0)
+    network = mlp(5, HIDDEN, 3)
+    hidden = copy.deepcopy(network[:-1])
+    start_near_zero(network)
+    assert not network[-1].bias.any()
+    bound = 0.01 * (6 / (HIDDEN[-1] + 3)) ** 0.5
+    assert 0.8 * bound < network[-1].weight.abs().max() <= bound
+    torch.testing.assert_close(network[:-1].state_dict(), hidden.state_dict())
 
 
 def test_candidate_actions_are_valued_as_one_by_one():

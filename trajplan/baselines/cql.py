@@ -16,7 +16,7 @@ from trajplan.config import option, require
 from trajplan.data.transitions import Batch
 from trajplan.models.conservative import candidate_actions, soft_maximum
 from trajplan.models.critics import DiscreteTwinQ, target_of
-from trajplan.models.networks import Dimensions, adam, polyak_update, start_orthogonal
+from trajplan.models.networks import Dimensions, adam, polyak_update, start_near_zero, start_orthogonal
 from trajplan.models.policies import SquashedGaussian
 
 # What double Q-learning, without a policy or candidates, has no use for.
@@ -98,8 +98,8 @@ class CQL(SAC):
     def __init__(self, dimensions: Dimensions, config: CQLConfig) -> None:
         super().__init__(dimensions, config)
         assert isinstance(self.policy, SquashedGaussian)
-        # Q near 0 and a narrow policy around 0, as in CORL; the policy's hidden layers are orthogonal here only.
-        start_orthogonal(self.policy.network)
+        # Q near 0 and a narrow policy around 0, as in CORL.
+        start_near_zero(self.policy.network)
         self.policy.shift_log_std(-1.0)
         start_orthogonal(self.critic.networks)
         self.target = target_of(self.critic)

@@ -102,16 +102,21 @@ class EnsembleMLP(nn.Module):
 
 
 @torch.no_grad()
-def start_orthogonal(network: nn.Sequential | EnsembleMLP) -> None:
+def start_orthogonal(network: EnsembleMLP) -> None:
     """Give hidden layers orthogonal weights of gain sqrt(2), the last layer such of gain 0.01, and all biases 0."""
-    if isinstance(network, EnsembleMLP):
-        layers = [(list(weight), bias) for weight, bias in zip(network.weights, network.biases, strict=True)]
-    else:
-        layers = [([layer.weight], layer.bias) for layer in network if isinstance(layer, nn.Linear)]
-    for index, (weights, bias) in enumerate(layers):
+    for index, (weights, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         bias.zero_()
         for weight in weights:
-            nn.init.orthogonal_(weight, 0.01 if index == len(layers) - 1 else math.sqrt(2))
+            nn.init.orthogonal_(weight, 0.01 if index == len(network.weights) - 1 else math.sqrt(2))
+
+
+@torch.no_grad()
+def start_near_zero(network: nn.Sequential) -> None:
+    """Make the last layer's weights a hundredth of what Glorot and Bengio (2010) draw, and its biases 0."""
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.xavier_uniform_(last.weight, 0.01)
+    last.bias.zero_()
 
 
 @torch.no_grad()
