@@ -120,6 +120,11 @@ def test_metrics_come_at_their_times(walks, small, quick, tmp_path):
     assert len(list((tmp_path / "run/training_state").glob("step-*"))) == 2
 
 
+def test_an_evaluation_is_told_with_speed_and_time_left(walks, small, quick, tmp_path, capsys):
+    train(walks, tmp_path / "run", "iql", small("iql"), quick(), evaluate=noisy, device="cpu")
+    assert re.search(r"update 5: return -?[\d.]+; [\d,]+ updates/s, 00:\d\d left", capsys.readouterr().err)
+
+
 def test_tensorboard_gets_the_metrics_of_a_run_and_of_its_continuation(walks, small, quick, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -15,7 +15,7 @@ from torch import nn
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, DataError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS
-from trajplan.training import checkpoint, files, loop, state
+from trajplan.training import bar, checkpoint, files, loop, state
 from trajplan.training.loop import train
 from trajplan.training.metrics import read_metrics
 
@@ -469,3 +469,20 @@ def test_a_measurement_is_told_with_speed_and_time_left(dataset, tiny, planner, 
     told = capsys.readouterr().err
     assert re.search(r"update 5: loss [\d.]+, held-out [\d.]+ \(observation .*\), [\d,]+ tokens/s, 00:\d\d left", told)
     assert "6 updates of 448 tokens" in told
+
+
+def test_the_speed_of_the_updates_leaves_out_the_measurements(dataset, tiny, planner, tmp_path, monkeypatch):
+    clock, measured, update = [0.0], loop.HeldOut.losses, loop._update
+
+    def taking(seconds, function):
+        def timed(*args):
+            clock[0] += seconds
+            return function(*args)
+
+        return timed
+
+    monkeypatch.setattr(bar, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop.HeldOut, "losses", taking(100, measured))
+    monkeypatch.setattr(loop, "_update", taking(2, update))
+    train(dataset, tmp_path, tiny(log_every=4, eval_every=4), planner)
+    assert [line["tokens_per_second"] for line in read_metrics(tmp_path)] == [448 / 2] * 3

@@ -174,7 +174,7 @@ def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
                 values = {"update": run.done} | numbers | {"updates_per_second": round(bar.speed, 1)}
                 if evaluated:
                     values |= _evaluation(run)
-                    bar.write(_line(values))
+                    bar.write(f"{_line(values)}, {bar.time_left()} left")
                 values["seconds"] = round(time.perf_counter() - started, 3)
                 metrics.write(values)
                 trackers.log(values)

@@ -22,7 +22,8 @@ class Bar:
     ) -> None:
         self.visible = visible
         self._unit, self._per_update = unit, per_update
-        self._total, self._done, self._shown, self._since = total, done, done, time.perf_counter()
+        self._total, self._done, self._first, self._shown = total, done, done, done
+        self._started = self._since = time.perf_counter()
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -52,8 +53,9 @@ class Bar:
         return (self._done - self._shown) * self._per_update / max(1e-9, time.perf_counter() - self._since)
 
     def time_left(self) -> str:
-        """The time that the remaining updates take at the present speed, such as 03:21:00."""
-        return tqdm.format_interval((self._total - self._done) * self._per_update / max(1e-9, self.speed))
+        """The time that the remaining updates will take if they go on as so far, measurements between them included."""
+        elapsed = time.perf_counter() - self._started
+        return tqdm.format_interval((self._total - self._done) * elapsed / max(1, self._done - self._first))
 
     def restart_clock(self) -> None:
         """Measure the speed anew from here on."""

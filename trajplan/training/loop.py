@@ -245,13 +245,14 @@ def _loop(run: Run) -> TrainResult:
             measure = run.held_out is not None and (run.done % config.eval_every == 0 or run.done == total)
             logged = run.done % config.log_every == 0 or run.done == total
             progress.step(stats["loss"])
+            speed = progress.speed
             losses = run.held_out.losses(run.model, accelerator) if measure and run.held_out else {}
             # After the measurement, which a run's time includes.
             run.seconds = time.perf_counter() - started
             if logged or measure:
                 values = {"update": run.done, "epoch": run.batches.order.epoch_of(run.done)} | stats
                 values |= {f"held_out/{name}": value for name, value in losses.items()}
-                values |= {"seconds": round(run.seconds, 3), "tokens_per_second": round(progress.tokens_per_second)}
+                values |= {"seconds": round(run.seconds, 3), "tokens_per_second": round(speed)}
                 if metrics:
                     metrics.write(values)
                 accelerator.log({k: v for k, v in values.items() if k != "update"}, step=run.done)

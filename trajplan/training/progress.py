@@ -18,11 +18,6 @@ class Progress(Bar):
         """Count an update."""
         self.advance(f"loss {loss:.3f}")
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens a second, over all processes, since `show` was last called."""
-        return self.speed
-
     def show(self, values: dict[str, Any]) -> None:
         """Print a line if the held-out loss was measured, and measure the speed anew from here on."""
         if "held_out/loss" in values:
