@@ -18,10 +18,13 @@ from trajplan.models.networks import Dimensions, EnsembleMLP
 
 
 @torch.no_grad()
-def copy_start(corl: CorlCQL, ours: CQL) -> None:
-    """Give ours the weights that CORL's training starts from; its targets are copies of Q in both."""
-    critics = corl.trainer.critic_1, corl.trainer.critic_2
-    for networks in (ours.critic.networks, ours.target.networks):
+def copy_weights(corl: CorlCQL, ours: CQL) -> None:
+    """Give ours CORL's weights: both Q, their targets and the policy."""
+    trainer = corl.trainer
+    for networks, critics in (
+        (ours.critic.networks, (trainer.critic_1, trainer.critic_2)),
+        (ours.target.networks, (trainer.target_critic_1, trainer.target_critic_2)),
+    ):
         assert isinstance(networks, EnsembleMLP)
         for member, critic in enumerate(critics):
             layers = [layer for layer in critic.network if isinstance(layer, nn.Linear)]
@@ -32,12 +35,18 @@ def copy_start(corl: CorlCQL, ours: CQL) -> None:
     ours.policy.shift_log_std(corl.actor.log_std_offset().item())
 
 
+def as_batch(sample: list[torch.Tensor]) -> Batch:
+    """A batch of CORL's buffer as ours."""
+    observations, actions, rewards, following, ends = sample
+    return Batch(observations, actions, rewards[:, 0], following, ends[:, 0].bool())
+
+
 def main() -> None:
     args = corl_parser(__doc__).parse_args()
     torch.set_num_threads(args.threads)
     corl = CorlCQL(args.corl, args.arrays, args.seed)
     ours = CQL(Dimensions(*corl.sizes), CQLConfig())
-    copy_start(corl, ours)
+    copy_weights(corl, ours)
 
     @torch.no_grad()
     def act(observation: np.ndarray) -> np.ndarray:
@@ -51,8 +60,7 @@ def main() -> None:
     for update in range(1, args.updates + 1):
         batch = corl.buffer.sample(256)
         theirs = corl.trainer.train(batch)
-        observations, actions, rewards, following, ends = batch
-        metrics = ours.update(Batch(observations, actions, rewards[:, 0], following, ends[:, 0].bool()))
+        metrics = ours.update(as_batch(batch))
         if update % args.every:
             continue
         q["corl"][update] = round((theirs["average_qf1"] + theirs["average_qf2"]) / 2, 3)
