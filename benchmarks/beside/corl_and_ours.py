@@ -1,4 +1,4 @@
-"""CORL's CQL and ours from one start on the same batches, so that they differ by the actions they draw alone.
+"""CORL's CQL and ours from one start on the same batches: what is left is the actions that each draws, and details.
 
 python benchmarks/beside/corl_and_ours.py CORL hopper.npz --env Hopper-v5 --updates 3000 --every 500 --output pair.json
 """
