@@ -18,6 +18,8 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2B
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
 
+from trajplan.models.stand_in import MODEL_TYPE
+
 KINDS = ("observation", "action", "reward", "return")
 IGNORED = -100
 # How far apart bins are still alike at the start, as a share of all bins, and how much of a row is its own.
@@ -32,7 +34,7 @@ class TrajectoryTransformerConfig(GPT2Config):
     have probability 0, and so has the stop token everywhere but at a transition's first dimension.
     """
 
-    model_type = "trajectory_transformer_planner"
+    model_type = MODEL_TYPE
 
     observation_dim: int = 1
     action_dim: int = 1
@@ -235,5 +237,6 @@ def _illegal_tokens(config: TrajectoryTransformerConfig) -> Tensor:
     return illegal
 
 
-AutoConfig.register(TrajectoryTransformerConfig.model_type, TrajectoryTransformerConfig)
+# In place of what stands in for it until it is asked for, see trajplan.models.stand_in.
+AutoConfig.register(TrajectoryTransformerConfig.model_type, TrajectoryTransformerConfig, exist_ok=True)
 AutoModel.register(TrajectoryTransformerConfig, TrajectoryTransformer)
