@@ -18,9 +18,9 @@ ORDERS = (
     "import trajplan, importlib.util; importlib.util.find_spec('transformers.models.auto.configuration_auto'); "
     "import transformers.models.gpt2.modeling_gpt2; from transformers import AutoModel",
 )
-# torch is imported once, what the orders are about in a copy of the process for each.
+# What takes long is imported once, what the orders are about in a copy of the process for each.
 FORKS = """
-import os, sys, torch
+import os, sys, scipy.optimize, torch.distributed.fsdp, torch.distributed.tensor, torch._dynamo.convert_frame
 for order in sys.argv[2:]:
     process = os.fork()
     if not process:

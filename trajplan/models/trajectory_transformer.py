@@ -17,7 +17,9 @@ from transformers import initialization as init
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
+from transformers.utils.generic import is_flash_attention_requested
 
+from trajplan.errors import ConfigError
 from trajplan.models.stand_in import MODEL_TYPE
 
 KINDS = ("observation", "action", "reward", "return")
@@ -110,6 +112,8 @@ class TrajectoryTransformer(PreTrainedModel):
     supports_gradient_checkpointing = True
 
     def __init__(self, config: TrajectoryTransformerConfig):
+        # Before transformers, whose refusals run to several sentences.
+        _needs_mask(config._attn_implementation or "sdpa")
         super().__init__(config)
         J, V, D = config.transition_dim, config.bins, config.n_embd
         self.wte = nn.Embedding(J * (V + 1), D)
@@ -174,14 +178,17 @@ class TrajectoryTransformer(PreTrainedModel):
             valid: (B, L) bool, which targets count (None: all).
 
         Raises:
+            ConfigError: for an attention implementation that is not known to be causal.
             ValueError: for more tokens than the window holds.
         """
         L, J = tokens.shape[1], self.config.transition_dim
         if self.config.n_positions < L:
             raise ValueError(f"{L} tokens do not fit the window of {self.config.window} transitions of {J} tokens.")
         hidden = self.drop(self.embed(tokens))
+        # Read anew each time, as it may be set on the config of a model that exists.
+        mask = _causal_mask(hidden) if _needs_mask(self.config._attn_implementation) else None
         for block in self.h:
-            hidden = block(hidden)
+            hidden = block(hidden, attention_mask=mask)
         logits = self.logits(self.ln_f(hidden))
         if targets is None:
             return TrajectoryTransformerOutput(logits=logits)
@@ -211,6 +218,28 @@ class TrajectoryTransformer(PreTrainedModel):
         sums = torch.zeros(4, device=token_losses.device).index_add_(0, kinds.flatten(), token_losses.flatten())
         counts = torch.zeros_like(sums).index_add_(0, kinds.flatten(), valid.flatten().float())
         return dict(zip(KINDS, (sums / counts).unbind(), strict=True))
+
+
+def _needs_mask(implementation: str) -> bool:
+    """Whether an attention implementation of transformers attends to the future unless a mask forbids it.
+
+    Raises:
+        ConfigError: if that is not known.
+    """
+    if implementation == "sdpa" or is_flash_attention_requested(requested_attention_implementation=implementation):
+        return False
+    if implementation == "eager":
+        return True
+    raise ConfigError(
+        f"attn_implementation is {implementation!r}, which is not known to be causal in this model: it must be sdpa, "
+        "eager or one of the flash attentions."
+    )
+
+
+def _causal_mask(hidden: Tensor) -> Tensor:
+    """What is added to the scores of hidden states (B, L, D), so that each position sees itself and those before it."""
+    L = hidden.shape[1]
+    return torch.full((1, 1, L, L), float("-inf"), dtype=hidden.dtype, device=hidden.device).triu(1)
 
 
 def _smooth_tables(config: TrajectoryTransformerConfig) -> Tensor:
