@@ -120,10 +120,7 @@ def make_collection_environment(
     if limit is None:
         raise DataError(f"{env_id} has no time limit of its own; give one with --max-episode-steps.")
     spec = replace(spec, max_episode_steps=limit, kwargs=spec.kwargs | dict(env_kwargs or {}))
-    try:
-        env = make_environment(spec)
-    except TypeError as error:
-        raise DataError(f"{env_id} does not take the options {env_kwargs}: {error}.") from error
+    env = make_environment(spec)
     observation_layout(env.observation_space, env_id)
     check_action_space(env.action_space, env_id)
     return ActionRepeat(env, action_repeat) if action_repeat > 1 else env
