@@ -250,9 +250,9 @@ def test_environments_that_cannot_be_made():
     with pytest.raises(DataError, match="not PendulumEnv") as error:
         OfflineDataset.from_episodes([_pendulum()], env_spec=type("PendulumEnv", (), {})())
     unknown = gymnasium.envs.registration.EnvSpec("Unknown-v0", entry_point="nowhere:Env")
-    with pytest.raises(DataError, match="give observation_space and action_space.*Unknown-v0") as error:
+    with pytest.raises(DataError, match=r"give observation_space and action_space.*Unknown-v0") as error:
         OfflineDataset.from_episodes([_pendulum()], env_spec=unknown)
     assert "\n" not in str(error.value)
     options = dataclasses.replace(gymnasium.spec("Pendulum-v1"), kwargs={"gravity": 9.81})
-    with pytest.raises(DataError, match="Pendulum-v1.*gravity"):
+    with pytest.raises(DataError, match=r"Pendulum-v1.*gravity"):
         OfflineDataset.from_episodes([_pendulum()], env_spec=options)

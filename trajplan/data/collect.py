@@ -90,11 +90,16 @@ def collect_dataset(
         levels = ", ".join(f"{level:g}" for level in noise)
         correlated = f" (correlation {noise_correlation:g})" if noise_correlation else ""
         told = f"{env_id} with the policy {name}, action noise {levels}{correlated}, seed {seed}."
-        metadata: dict[str, Any] = {"algorithm_name": name, "description": description or told}
-        if reference is not None:
-            metadata |= {"ref_min_score": reference.min, "ref_max_score": reference.max}
-        counted = _episodes(env, act, noise, noise_correlation, seed, episodes, steps, progress)
-        return write_minari(dataset_id, counted, env=env, **metadata)
+        return write_minari(
+            dataset_id,
+            _episodes(env, act, noise, noise_correlation, seed, episodes, steps, progress),
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            env_spec=env.spec,
+            reference=reference,
+            algorithm_name=name,
+            description=description or told,
+        )
     finally:
         env.close()
 

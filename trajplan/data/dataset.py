@@ -105,8 +105,8 @@ class OfflineDataset:
             reference: returns that mean 0 and 100; default: the bundled table's for `env_spec`, if it has any.
 
         Raises:
-            DataError: for data that cannot be used or that do not fit the spaces, naming dataset, episode and field; for
-                an environment that cannot be made.
+            DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
+                environment that cannot be made.
         """
         from trajplan.data.arrays import dataset_from_episodes
 
@@ -118,6 +118,27 @@ class OfflineDataset:
             env_spec=env_spec,
             reference=reference,
         )
+
+    def save(self, id: str, *, description: str | None = None) -> Path:
+        """Write a Minari dataset, which the command line knows from then on: `trajplan train --dataset ID`.
+
+        Everything that is held here is written, so that `from_minari(id)` gives the same arrays, spaces, environment
+        and reference scores. It is there whole or, after an error or an interrupt, not at all.
+
+        Args:
+            id: a new Minari id, such as `mine/pendulum-v0`.
+            description: a sentence for Minari's metadata; default: one is made.
+
+        Returns:
+            The dataset's folder, in `MINARI_DATASETS_PATH` (default `~/.minari/datasets`).
+
+        Raises:
+            DataError: for an id that is malformed or taken, an environment whose specification holds Python objects,
+                or a disk that is full.
+        """
+        from trajplan.data.save import save_minari
+
+        return save_minari(self, id, description)
 
     @property
     def num_transitions(self) -> int:

@@ -114,6 +114,7 @@ def _actions(values: Any, info: DatasetInfo, length: int, where: str) -> np.ndar
                 f"{space.start + space.n - 1} of {space}."
             )
         return flat.reshape(length, 1) - np.float32(space.start)
+    assert isinstance(space, spaces.Box)
     if array.shape[1:] != space.shape:
         needed = f"actions has shape {array.shape}; the action space needs {(length, *space.shape)}."
         raise DataError(f"{where}: {_of_environment(needed, info)}")
