@@ -271,3 +271,19 @@ def test_every_preset_is_one_of_the_methods_settings():
         assert kind in KINDS
         assert METHODS[name].config_class()(**settings)
         assert RunConfig(**run)
+
+
+def test_several_datasets_train_as_one(tmp_path, pendulum, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(tmp_path / "cache"))
+    ids = ["toy/first-v0", "toy/second-v0"]
+    for id in ids:
+        pendulum.save(id)
+    output = tmp_path / "run"
+    assert main(["baseline", "bc", "--dataset", *ids, "--output", str(output), "--eval-every", "0", *SHORT]) == 0
+    values = json.loads((output / "dataset.json").read_text())
+    assert [source["id"] for source in values["sources"]] == ids
+    assert values["num_episodes"] == 6
+    assert "datasets:\n- toy/first-v0\n- toy/second-v0\n" in (output / "README.md").read_text()
+    assert main(["baseline", "bc", "--resume", "--output", str(output)]) == 0
