@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from trajplan.auto_classes import register_trajectory_transformer
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -13,13 +15,15 @@ _PUBLIC = {
     "TrajectoryTransformer": "trajplan.models.trajectory_transformer",
     "TrajectoryTransformerConfig": "trajplan.models.trajectory_transformer",
     "TrajplanError": "trajplan.errors",
+    "baseline": "trajplan.baseline_training",
     "load": "trajplan.hub",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "load"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "load"]
 
 if TYPE_CHECKING:
+    from trajplan.baseline_training import baseline
     from trajplan.data.dataset import OfflineDataset
     from trajplan.errors import TrajplanError
     from trajplan.hub import load
@@ -40,3 +44,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_trajectory_transformer()
