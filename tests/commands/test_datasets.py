@@ -97,6 +97,7 @@ def test_import(root, capsys):
     out = capsys.readouterr().out
     assert "10 transitions in 2 episodes" in out
     assert "1 end in a terminal, 1 in a timeout" in out
+    assert "no bounds, which the baselines need; name it with --env" in out
     dataset = OfflineDataset.from_minari("d4rl/hopper-v0")
     assert dataset.lengths.tolist() == [4, 6]
     assert dataset.info.reference.max == 3234.3

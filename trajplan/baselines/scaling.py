@@ -14,6 +14,7 @@ from torch import Tensor
 from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
+from trajplan.data.spaces import HOW_TO_BOUND, has_bounds, one_line
 from trajplan.errors import ConfigError
 
 # Scale and shift of the reward transforms that do not depend on the dataset.
@@ -50,12 +51,12 @@ class Scaling:
         space = info.action_space
         if not isinstance(space, spaces.Box):
             return cls(mean, deviation, None, None)
-        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        if not has_bounds(space):
             raise ConfigError(
                 f"The baselines need actions with finite bounds, low below high, and dataset {info.id!r} has the "
-                f"action space {space}: give it one with bounds."
+                f"action space {one_line(space)}: {HOW_TO_BOUND}."
             )
+        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         return cls(mean, deviation, torch.from_numpy(low), torch.from_numpy(high))
 
     def to(self, device: torch.device) -> "Scaling":

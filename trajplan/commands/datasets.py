@@ -125,4 +125,6 @@ def _import(args: argparse.Namespace) -> None:
         print(note)
     if report.reference is None:
         print("No reference scores are known for it; give them with --reference-scores to have normalised scores.")
+    if args.env is None:
+        print("Without an environment its actions have no bounds, which the baselines need; name it with --env.")
     print(f"Look at it with: trajplan datasets show {args.id}")
