@@ -67,7 +67,8 @@ def _sentence(summary: str) -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from trajplan.data.minari_source import dataset_root, list_datasets
+    from trajplan.data.minari_root import dataset_root
+    from trajplan.data.minari_source import list_datasets
 
     rows = list_datasets()
     if args.json:
