@@ -256,17 +256,3 @@ def test_environments_that_cannot_be_made():
     options = dataclasses.replace(gymnasium.spec("Pendulum-v1"), kwargs={"gravity": 9.81})
     with pytest.raises(DataError, match=r"Pendulum-v1.*gravity"):
         OfflineDataset.from_episodes([_pendulum()], env_spec=options)
-
-
-def test_a_baseline_without_bounds_is_told_how_to_get_them():
-    from trajplan.baselines.scaling import Scaling
-
-    bare = OfflineDataset.from_episodes([_pendulum()], id="mine").info
-    with pytest.raises(ConfigError, match=r"'mine' has the action space .*: give from_episodes an env_spec") as error:
-        Scaling.of(bare)
-    assert "\n" not in str(error.value)
-    assert Scaling.of(OfflineDataset.from_episodes([_pendulum()], env_spec="Pendulum-v1").info).high.tolist() == [2.0]
-    wide = spaces.Box(np.linspace(-9, 0, 99, dtype=np.float32), np.full(99, np.inf, np.float32))
-    with pytest.raises(ConfigError) as error:
-        Scaling.of(OfflineDataset.from_episodes([_pendulum(actions=99)], action_space=wide).info)
-    assert "\n" not in str(error.value)

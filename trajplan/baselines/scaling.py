@@ -14,7 +14,6 @@ from torch import Tensor
 from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
-from trajplan.data.spaces import HOW_TO_BOUND, has_bounds, one_line
 from trajplan.errors import ConfigError
 
 # Scale and shift of the reward transforms that do not depend on the dataset.
@@ -51,12 +50,12 @@ class Scaling:
         space = info.action_space
         if not isinstance(space, spaces.Box):
             return cls(mean, deviation, None, None)
-        if not has_bounds(space):
+        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
             raise ConfigError(
                 f"The baselines need actions with finite bounds, low below high, and dataset {info.id!r} has the "
-                f"action space {one_line(space)}: {HOW_TO_BOUND}."
+                f"action space {space}: give it one with bounds."
             )
-        low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         return cls(mean, deviation, torch.from_numpy(low), torch.from_numpy(high))
 
     def to(self, device: torch.device) -> "Scaling":
