@@ -60,7 +60,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
-        _introduction(" + ".join(f"`{id}`" for id in dataset_ids(dataset)), environment, method),
+        _introduction(dataset["id"], environment, method),
         _loading(repo_id or str(folder), environment),
         _results(evaluation) if evaluation else "## Evaluation\n\nThis folder holds no evaluation yet.",
         *([f"![Plans of the beam search]({PICTURE})"] if (folder / PICTURE).exists() else []),
@@ -130,9 +130,9 @@ def _introduction(dataset: str, environment: str | None, method: str | None) -> 
     acts = f" in `{environment}`" if environment else ""
     if method is not None:
         name = method_named(method).summary
-        return f"{name} trained on the dataset {dataset}. It acts{acts}. Made with trajplan {_version()}."
+        return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {_version()}."
     return (
-        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset {dataset}. "
+        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. "
         f"It acts{acts} by a beam search for the greatest predicted return. Made with trajplan {_version()}."
     )
 

@@ -53,14 +53,15 @@ def run(args: argparse.Namespace) -> int:
     # One process fills the dataset's cache, the others open it.
     with process.main_process_first():
         dataset = OfflineDataset.from_minari(ids)
+    dataset_id = dataset.id
     if continued and args.preset is None:
         config, planner = replace(saved_config(output), **flags), saved_planner(output)
-        say = f"Resuming {output}, on {dataset.id}."
+        say = f"Resuming {output}, on {dataset_id}."
     else:
         automatic = args.preset in (None, "auto")
         preset = preset_for(dataset.info) if automatic else preset_named(args.preset, dataset.num_transitions)
         config, planner = replace(preset.train, **flags), preset.planner
-        say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset.id}."
+        say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset_id}."
     if args.context is not None:
         if continued and args.context != planner.context:
             raise CheckpointError(
