@@ -37,7 +37,7 @@ ORDER = [
         "planners",
         "training",
     ),
-    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "comparison", "cli", "commands"),
+    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "evaluating", "comparison", "cli", "commands"),
 ]
 
 

@@ -16,16 +16,18 @@ _PUBLIC = {
     "TrajectoryTransformerConfig": "trajplan.models.trajectory_transformer",
     "TrajplanError": "trajplan.errors",
     "baseline": "trajplan.baseline_training",
+    "evaluate": "trajplan.evaluating",
     "load": "trajplan.hub",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "load"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "evaluate", "load"]
 
 if TYPE_CHECKING:
     from trajplan.baseline_training import baseline
     from trajplan.data.dataset import OfflineDataset
     from trajplan.errors import TrajplanError
+    from trajplan.evaluating import evaluate
     from trajplan.hub import load
     from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
     from trajplan.planners.beam_search import BeamSearch

@@ -44,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Transformer; LABEL=NAME for one that is compared twice: bc,bc10=bc,iql,tt",
     )
     parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder of the comparison")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="training runs of each method (default: 3)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="training runs of each method; 95 %% intervals need 4 (default: 3)",
+    )
     parser.add_argument(
         "--set",
         action="extend",
