@@ -31,6 +31,7 @@ from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint, state
 from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
+from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.files import remove_partial
 from trajplan.training.interrupt import Interrupt
@@ -213,6 +214,8 @@ def _loop(run: Run) -> TrainResult:
         _announce(run)
     started = time.perf_counter() - run.seconds
     with Interrupt() as interrupt, Progress(run.done, total, config, run.raw, main) as progress:
+        tell_time(run, lambda: _compute(run, False), progress.write)
+        progress.start()
         while not run.over and not wanted:
             stats, wanted = _update(run, interrupt.wanted)
             run.done += 1
@@ -263,10 +266,21 @@ def _held_out_losses(run: Run) -> dict[str, float]:
 
 def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
     """One update of the weights; gives its losses and whether any process was asked to stop."""
-    config, accelerator = run.config, run.accelerator
-    rate = learning_rate(run.done, config)
+    rate = learning_rate(run.done, run.config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    values, stop = _compute(run, interrupted)
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(values[name]):
+            _stop_not_finite(run, name.replace("_", " "), values[name])
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return values | {"learning_rate": rate}, stop
+
+
+def _compute(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
+    """The gradients of the next update, its losses, and whether any process was asked to stop."""
+    config, accelerator = run.config, run.accelerator
     parts, counts = run.batches.batch(run.done)
     summands = gradients(run.model, accelerator, parts, counts)
     norm: Any = accelerator.clip_grad_norm_(run.model.parameters(), config.grad_clip)
@@ -274,13 +288,7 @@ def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
     flag = torch.tensor([float(interrupted)], device=summands.device)
     *losses, stop = accelerator.reduce(torch.cat([summands, flag])).tolist()
     values = dict(zip(("loss", *(f"loss/{kind}" for kind in KINDS)), losses, strict=True))
-    values |= {"gradient_norm": float(norm), "learning_rate": rate}
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            _stop_not_finite(run, name.replace("_", " "), values[name])
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    return values, stop > 0
+    return values | {"gradient_norm": float(norm)}, stop > 0
 
 
 def _stop_not_finite(run: Run, name: str, value: float) -> None:
