@@ -24,7 +24,15 @@ REQUIRED = (
     "training.json",
 )
 REQUIRED_OF_BASELINE = ("config.json", "model.safetensors", "dataset.json", "training.json")
-RESULTS = ("evaluation.json", "plan.png", "values.png", "videos/*.mp4", "dynamics.safetensors", "model_report.*")
+RESULTS = (
+    "evaluation.json",
+    "run.json",
+    "plan.png",
+    "values.png",
+    "videos/*.mp4",
+    "dynamics.safetensors",
+    "model_report.*",
+)
 # Of these, what an evaluation writes, perhaps into another folder.
 MEASURED = ("evaluation.json", "plan.png", "videos/*.mp4")
 DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
