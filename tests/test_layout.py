@@ -24,7 +24,7 @@ def run(*arguments: str) -> str:
 # Each may import those before it, in functions too.
 ORDER = [
     *("errors", "parser", "config", "devices", "cuda_graph", "data", "tokenizers", "models", "planners", "training"),
-    *("baselines", "evaluation", "presets", "card", "hub", "comparison", "cli", "commands"),
+    *("baselines", "evaluation", "presets", "card", "hub", "evaluating", "comparison", "cli", "commands"),
 ]
 
 

@@ -13,15 +13,17 @@ _PUBLIC = {
     "TrajectoryTransformer": "trajplan.models.trajectory_transformer",
     "TrajectoryTransformerConfig": "trajplan.models.trajectory_transformer",
     "TrajplanError": "trajplan.errors",
+    "evaluate": "trajplan.evaluating",
     "load": "trajplan.hub",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "load"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "evaluate", "load"]
 
 if TYPE_CHECKING:
     from trajplan.data.dataset import OfflineDataset
     from trajplan.errors import TrajplanError
+    from trajplan.evaluating import evaluate
     from trajplan.hub import load
     from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
     from trajplan.planners.beam_search import BeamSearch

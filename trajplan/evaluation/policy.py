@@ -81,6 +81,11 @@ class Controller:
         """The plan behind the last action (`trajplan.planners`), or None where the policy makes none."""
         return getattr(self.policy, "last_plans", {}).get(0)
 
+    def release(self) -> Policy:
+        """The policy, for others to run: an episode of the controller's own ends here, to be begun anew by `reset`."""
+        self._steps = None
+        return self.policy
+
     def reset(self, seed: int = 0) -> None:
         """Forget the past and start an episode; the same seed gives the same actions for the same observations."""
         self.policy.reset([seed], [0])
