@@ -46,7 +46,7 @@ def _add_options(parser: argparse.ArgumentParser, method: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run `trajplan baseline`; 130 if it was interrupted."""
     from trajplan.baselines.checkpoint import saved_settings
-    from trajplan.baselines.presets import preset_for
+    from trajplan.baselines.presets import note_for, preset_for
     from trajplan.baselines.trainer import train
     from trajplan.card import write_card
     from trajplan.data.dataset import OfflineDataset
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     # Refused here already, before the preset is looked at.
     METHODS[args.method].method_class(dataset.info)
     settings, run_config = preset_for(args.method, dataset.info)
+    if not continued and (note := note_for(args.method, dataset.info)):
+        print(note)
     if continued:
         before, saved, run_config = saved_settings(output)
         settings = saved if before == args.method else settings
