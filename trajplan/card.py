@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import method_named
 from trajplan.errors import CheckpointError
-from trajplan.training.files import BASELINE_TYPE, read_json
+from trajplan.training.files import BASELINE_TYPE, RUN, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -60,6 +60,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
         _introduction(dataset["id"], environment, method),
+        *_weights(folder),
         _loading(repo_id or str(folder), environment),
         _results(evaluation) if evaluation else "## Evaluation\n\nThis folder holds no evaluation yet.",
         *([f"![Plans of the beam search]({PICTURE})"] if (folder / PICTURE).exists() else []),
@@ -134,6 +135,17 @@ def _introduction(dataset: str, environment: str | None, method: str | None) -> 
         f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. "
         f"It acts{acts} by a beam search for the greatest predicted return. Made with trajplan {_version()}."
     )
+
+
+def _weights(folder: Path) -> list[str]:
+    """Which update the weights are of, where the run has noted it."""
+    if not (folder / RUN).exists():
+        return []
+    run = read_json(folder / RUN)
+    kept, updates = run["weights"], run["updates"]
+    loss = kept["held_out_loss"]
+    best = "" if loss is None else f", of the lowest loss on held-out episodes ({loss:.4f} nats per token, weighted)"
+    return [f"The weights are those of update {kept['update']:,} of {updates:,}{best}."]
 
 
 def _version() -> str:

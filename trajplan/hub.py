@@ -25,7 +25,15 @@ REQUIRED = (
     "training.json",
 )
 REQUIRED_OF_BASELINE = ("config.json", "model.safetensors", "dataset.json", "training.json")
-RESULTS = ("evaluation.json", "plan.png", "values.png", "videos/*.mp4", "dynamics.safetensors", "model_report.*")
+RESULTS = (
+    "evaluation.json",
+    "run.json",
+    "plan.png",
+    "values.png",
+    "videos/*.mp4",
+    "dynamics.safetensors",
+    "model_report.*",
+)
 DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
 
 

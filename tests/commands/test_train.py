@@ -167,3 +167,19 @@ def test_help_documents_every_setting_without_loading_torch():
     assert done.returncode == 0, done.stderr
     for flag in ("--batch-size", "--resume", "--preset", "--gradient-checkpointing", "--termination-penalty"):
         assert flag in done.stdout
+
+
+def test_the_end_tells_which_weights_are_kept(dataset, tmp_path, capsys):
+    often = ["--eval-every", "2", "--held-out", "0.3", "--patience", "1", "--learning-rate", "5", "--updates", "60"]
+    command = ["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, *often]
+    assert main(command) == 0
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    updates, kept, loss = run["updates"], run["weights"]["update"], run["weights"]["held_out_loss"]
+    assert kept < updates < 60
+    out = capsys.readouterr().out
+    assert f"Trained for {updates} updates, and stopped as the held-out loss no longer fell" in out
+    assert f"the weights are those of update {kept}, of the lowest held-out loss, {loss:.3f}." in out
+    said = f"The weights are those of update {kept} of {updates}, of the lowest loss on held-out episodes ({loss:.4f}"
+    assert said in (tmp_path / "run/README.md").read_text()
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((tmp_path / "run/run.json").read_text()) == run

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 130
     write_card(output)
-    print(f"Trained for {result.updates} updates: {output}")
+    print(f"{result}\n{output}")
     return 0
 
 
