@@ -6,8 +6,9 @@ smaller set. What differs on purpose is told in docs/training.md. The others are
 and for a first try, and claim nothing of the paper.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trajplan.data.kinds import environment_name, locomotion_body, locomotion_data
@@ -23,20 +24,32 @@ REFERENCE_TRANSITIONS = 1_000_000
 # Fewer transitions than this overfit the paper's model long before the paper's length, on any device.
 SMALL = 100_000
 
+# Observations of the paper's ant; Ant-v5 adds 78 contact forces.
+ANT_DIM = 27
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Settings of pretraining and of the planner that go together."""
+    """Settings of pretraining and of the planner that go together.
+
+    Attributes:
+        name: its key in `PRESETS`.
+        why: how `preset_for` came to choose it.
+        note: a sentence for the user about the dataset and these settings, or None.
+    """
 
     name: str
     train: TrainConfig
     planner: BeamSearchConfig
+    why: str = field(default="", compare=False)
+    note: str | None = field(default=None, compare=False)
 
 
 def _paper(
     name: str, epochs: float, transitions: int, planner: BeamSearchConfig | None = None, batch_size: int = 256
 ) -> Preset:
-    train = TrainConfig(epochs=epochs * REFERENCE_TRANSITIONS / _checked(transitions), batch_size=batch_size)
+    passes, warmup = epochs * REFERENCE_TRANSITIONS / _checked(transitions), math.ceil(transitions / batch_size)
+    train = TrainConfig(epochs=passes, batch_size=batch_size, warmup_updates=warmup)
     return Preset(name=name, train=train, planner=planner or BeamSearchConfig())
 
 
@@ -160,19 +173,41 @@ def preset_named(name: str, transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     return PRESETS[name](transitions)
 
 
-def preset_for(info: "DatasetInfo") -> Preset:
-    """The preset for a dataset, by its environment and the kind of data that its name tells.
+def preset_for(info: "DatasetInfo", *, gpu: bool) -> Preset:
+    """The preset for a dataset: by its size and the device, else by its environment and kind of data.
 
-    The environment is the recorded one, else what the dataset's name says. Locomotion data of a kind that the paper
-    has no row for (expert, say) takes the medium row; an environment that the paper does not have takes `tt_default`.
+    Fewer than `SMALL` transitions take `tt_small`, more of them without a GPU `tt_cpu`; both keep the paper's penalty for
+    an end in the environments that the paper has it for. On a GPU locomotion data take the paper's row, that of medium
+    for a kind that the paper has no row for (expert, say), and an environment that the paper does not have `tt_default`.
+
+    Args:
+        info: of the dataset; its environment is the recorded one, else what the dataset's name says.
+        gpu: whether training goes to an accelerator (`trajplan.training.loop.uses_gpu`).
     """
-    environment, kind = environment_name(info), locomotion_data(info).replace("-", "_")
-    if "maze" in environment:
-        chosen = "tt_pointmaze"
-    elif body := locomotion_body(info):
-        chosen = f"tt_{body}_{kind}"
-    elif environment.rpartition("/")[2].startswith("ant") or "/ant" in environment:
-        chosen = "tt_ant_medium_replay" if kind == "medium_replay" else "tt_ant"
+    environment, body, transitions = environment_name(info), locomotion_body(info), info.num_transitions
+    ant = "maze" not in environment and (environment.rpartition("/")[2].startswith("ant") or "/ant" in environment)
+    if transitions < SMALL or not gpu:
+        chosen = "tt_small" if transitions < SMALL else "tt_cpu"
+        chosen += "_locomotion" if body or ant else ""
+        few = f"{transitions:,} transitions are few"
+        why = few if transitions < SMALL else "there is no GPU here"
     else:
-        chosen = "tt_default"
-    return preset_named(chosen, info.num_transitions)
+        why = "chosen by environment and kind of data"
+        if "maze" in environment:
+            chosen = "tt_pointmaze"
+        elif body:
+            chosen = f"tt_{body}_{locomotion_data(info).replace('-', '_')}"
+        else:
+            chosen = "tt_ant" if ant else "tt_default"
+    note = _contact_forces(info) if ant else None
+    return replace(preset_named(chosen, transitions), why=why, note=note)
+
+
+def _contact_forces(info: "DatasetInfo") -> str | None:
+    if info.observation_dim <= ANT_DIM:
+        return None
+    return (
+        f"{info.id} has {info.observation_dim} observation dimensions, the paper's ant {ANT_DIM}: the others are contact "
+        f"forces, and make {info.observation_dim + 10} tokens of a transition instead of {ANT_DIM + 10}; to leave them out, "
+        "collect with --env-kwargs '{\"include_cfrc_ext_in_observation\": false}'."
+    )
