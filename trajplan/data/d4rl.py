@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import minari
 import numpy as np
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
@@ -113,15 +112,12 @@ def _import(
     write_minari(
         id,
         _buffers(columns, info, report),
-        env=spec,
         observation_space=info.observation_space,
         action_space=info.action_space,
+        env_spec=spec,
+        reference=report.reference,
         description=f"Imported from D4RL's {path.name}. " + " ".join(report.notes),
     )
-    if report.reference is not None:
-        # Minari itself stores reference scores only together with an environment.
-        scores = {"ref_min_score": report.reference.min, "ref_max_score": report.reference.max}
-        minari.load_dataset(id).storage.update_metadata(scores)
     return report
 
 

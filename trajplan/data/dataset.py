@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
@@ -88,7 +89,7 @@ class OfflineDataset:
         id: str = "episodes",
         observation_space: spaces.Space | None = None,
         action_space: spaces.Space | None = None,
-        env_spec: EnvSpec | None = None,
+        env_spec: EnvSpec | str | gymnasium.Env | None = None,
         reference: ReferenceScores | None = None,
     ) -> "OfflineDataset":
         """A dataset in memory from arrays.
@@ -97,13 +98,15 @@ class OfflineDataset:
             episodes: mappings (or objects, such as Minari's EpisodeData) with observations (T + 1, ...), actions
                 (T, ...), rewards, terminations and truncations (T,).
             id: a name, for messages and checkpoints.
-            observation_space: default: an unbounded Box of the first episode's observations.
-            action_space: default: an unbounded Box of the first episode's actions; needed for Discrete actions.
-            env_spec: the environment, for evaluation.
+            observation_space: default: the environment's, without one an unbounded Box of the first episode's shape.
+            action_space: likewise. Baselines need bounds, and integers need a Discrete space.
+            env_spec: the environment, for evaluation and for its spaces: an id such as `Pendulum-v1`, a specification,
+                or a Gymnasium environment (which stays open). To read its spaces it is made once and closed.
             reference: returns that mean 0 and 100; default: the bundled table's for `env_spec`, if it has any.
 
         Raises:
-            DataError: for data that cannot be used, naming dataset, episode and field.
+            DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
+                environment that cannot be made.
         """
         from trajplan.data.arrays import dataset_from_episodes
 
@@ -115,6 +118,27 @@ class OfflineDataset:
             env_spec=env_spec,
             reference=reference,
         )
+
+    def save(self, id: str, *, description: str | None = None) -> Path:
+        """Write a Minari dataset, which the command line knows from then on: `trajplan train --dataset ID`.
+
+        Everything that is held here is written, so that `from_minari(id)` gives the same arrays, spaces, environment
+        and reference scores. It is there whole or, after an error or an interrupt, not at all.
+
+        Args:
+            id: a new Minari id, such as `mine/pendulum-v0`.
+            description: a sentence for Minari's metadata; default: one is made.
+
+        Returns:
+            The dataset's folder, in `MINARI_DATASETS_PATH` (default `~/.minari/datasets`).
+
+        Raises:
+            DataError: for an id that is malformed or taken, an environment whose specification holds Python objects,
+                or a disk that is full.
+        """
+        from trajplan.data.save import save_minari
+
+        return save_minari(self, id, description)
 
     @property
     def num_transitions(self) -> int:
