@@ -2,8 +2,8 @@
 
     python examples/pendulum_data.py --id mine/pendulum-v0
 
-It stands for data of one's own: a loop that records episodes, `OfflineDataset.from_episodes`, `save`. What can be done with
-the dataset then is told in docs/your-own-data.md.
+It stands for data of one's own: a loop that records episodes, `OfflineDataset.from_episodes`, `save`. What can be done
+with the dataset then is told in docs/your-own-data.md.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Named settings: the paper's by environment and data kind, and others for what the paper has no row for.
 
-Of the paper's (Janner, Li, Levine 2021), epochs, batch, planner and the cut of the actions are those of the released
-code: 50 passes over a million transitions, 80 on the medium-replay data of hopper and walker2d, and as many windows on a
-smaller set. What differs on purpose is told in docs/training.md. The others are for small data and for a CPU, for mazes
-and for a first try, and claim nothing of the paper.
+Of the paper's (Janner, Li, Levine 2021), epochs, batch, warm-up, planner and the cut of the actions are those of the
+released code: 50 passes over a million transitions, 80 on the medium-replay data of hopper and walker2d, and as many
+windows on a smaller set. What differs on purpose is told in docs/training.md. The others are for small data and for a
+CPU, for mazes and for a first try, and claim nothing of the paper.
 """
 
 import math
@@ -127,6 +127,54 @@ def tt_pointmaze(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     return _as_recorded(_paper("tt_pointmaze", 50, transitions, BeamSearchConfig(horizon=15, beam_width=64)))
 
 
+def tt_small(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
+    """Fewer than 100,000 transitions, in minutes on a CPU: a small model, bins of equal width, 11 passes at most.
+
+    Planned from the present alone (context 0): in data of mixed quality the past tells how bad the behaviour was, and a
+    plan that reads it goes on as badly.
+    """
+    batch_size, passes, longest = 64, 11.0, 2500
+    train = TrainConfig(
+        n_layer=3, n_embd=64, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, tokenizer="uniform", bins=50, window=8,
+        discount=0.98, termination_penalty=None, batch_size=batch_size,
+        epochs=min(passes, longest * batch_size / _checked(transitions)), learning_rate=3e-3, eval_every=100,
+        eval_windows=512, patience=10, save_every=200,
+    )  # fmt: skip
+    planner = BeamSearchConfig(horizon=7, beam_width=16, context=0, discount=0.98)
+    return Preset(name="tt_small", train=train, planner=planner)
+
+
+def tt_small_locomotion(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
+    """`tt_small` with the paper's penalty for an end, as in its environments an end is a fall."""
+    return _falling(tt_small(transitions))
+
+
+def tt_cpu(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
+    """100,000 transitions and more without a GPU: the paper's model, 2,600 updates of 32 windows at a higher rate.
+
+    Half an hour to an hour on one core for a body such as hopper's; a fraction of a pass, so that nothing overfits and
+    dropout can be left out.
+    """
+    batch_size, updates = 32, 2600
+    train = TrainConfig(
+        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, termination_penalty=None, batch_size=batch_size,
+        epochs=min(5.0, updates * batch_size / _checked(transitions)), learning_rate=2e-3, eval_every=250,
+        eval_windows=512, patience=4, save_every=250,
+    )  # fmt: skip
+    return Preset(name="tt_cpu", train=train, planner=BeamSearchConfig(horizon=5, beam_width=32, context=0))
+
+
+def tt_cpu_locomotion(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
+    """`tt_cpu` with the paper's penalty for an end and its context of 5 transitions."""
+    preset = _falling(tt_cpu(transitions))
+    return replace(preset, planner=replace(preset.planner, context=5))
+
+
+def _falling(preset: Preset) -> Preset:
+    train = replace(preset.train, termination_penalty=TrainConfig().termination_penalty)
+    return Preset(name=f"{preset.name}_locomotion", train=train, planner=preset.planner)
+
+
 def tt_quickstart(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """A small model of a point maze in minutes on a CPU; the length does not follow the dataset.
 
@@ -157,7 +205,7 @@ PRESETS: dict[str, Callable[[int], Preset]] = {
         *(tt_default, tt_hopper_medium, tt_hopper_medium_replay, tt_hopper_medium_expert),
         *(tt_halfcheetah_medium, tt_halfcheetah_medium_replay, tt_halfcheetah_medium_expert),
         *(tt_walker2d_medium, tt_walker2d_medium_replay, tt_walker2d_medium_expert),
-        *(tt_ant, tt_pointmaze, tt_quickstart, tt_debug),
+        *(tt_ant, tt_pointmaze, tt_small, tt_small_locomotion, tt_cpu, tt_cpu_locomotion, tt_quickstart, tt_debug),
     )
 }
 
@@ -176,9 +224,10 @@ def preset_named(name: str, transitions: int = REFERENCE_TRANSITIONS) -> Preset:
 def preset_for(info: "DatasetInfo", *, gpu: bool) -> Preset:
     """The preset for a dataset: by its size and the device, else by its environment and kind of data.
 
-    Fewer than `SMALL` transitions take `tt_small`, more of them without a GPU `tt_cpu`; both keep the paper's penalty for
-    an end in the environments that the paper has it for. On a GPU locomotion data take the paper's row, that of medium
-    for a kind that the paper has no row for (expert, say), and an environment that the paper does not have `tt_default`.
+    Fewer than `SMALL` transitions take `tt_small`, more of them without a GPU `tt_cpu`; both keep the paper's penalty
+    for an end in the environments that the paper has it for. On a GPU locomotion data take the paper's row, that of
+    medium for a kind that the paper has no row for (expert, say), and an environment that the paper does not have
+    `tt_default`.
 
     Args:
         info: of the dataset; its environment is the recorded one, else what the dataset's name says.
@@ -206,8 +255,9 @@ def preset_for(info: "DatasetInfo", *, gpu: bool) -> Preset:
 def _contact_forces(info: "DatasetInfo") -> str | None:
     if info.observation_dim <= ANT_DIM:
         return None
+    dims = info.observation_dim
     return (
-        f"{info.id} has {info.observation_dim} observation dimensions, the paper's ant {ANT_DIM}: the others are contact "
-        f"forces, and make {info.observation_dim + 10} tokens of a transition instead of {ANT_DIM + 10}; to leave them out, "
-        "collect with --env-kwargs '{\"include_cfrc_ext_in_observation\": false}'."
+        f"{info.id} has {dims} observation dimensions, the paper's ant {ANT_DIM}: the others are contact forces, and "
+        f"make {dims + 10} tokens of a transition instead of {ANT_DIM + 10}; to leave them out, collect with "
+        "--env-kwargs '{\"include_cfrc_ext_in_observation\": false}'."
     )

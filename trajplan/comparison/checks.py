@@ -38,9 +38,7 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
 
         name = training.pop("preset", "auto")
         preset = (
-            preset_for(dataset.info, gpu=uses_gpu())
-            if name == "auto"
-            else preset_named(name, dataset.num_transitions)
+            preset_for(dataset.info, gpu=uses_gpu()) if name == "auto" else preset_named(name, dataset.num_transitions)
         )
         train = replace(preset.train, **training)
         _check_planner(preset, planner, train.window)

@@ -30,7 +30,7 @@ def uniform_edges(column: np.ndarray, bins: int) -> np.ndarray:
     near = near[(near < high) if above else slice(None)]
     edges = np.linspace(float(near[0]), float(near[-1]), bins - below - above + 1).astype(np.float32)
     edges[0], edges[-1] = near[0], near[-1]
-    # The outer edges of the equal bins move half-way to the far values: what is new and lies between goes to the nearer.
+    # The outer edges of the equal bins move half-way to the far values: what is new between them goes to the nearer.
     if below:
         edges[0] = boundary(column[:1], near[:1])[0]
         edges = np.concatenate([column[:1], edges])
