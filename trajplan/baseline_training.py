@@ -1,12 +1,13 @@
 """`trajplan.baseline`: train one of the methods that the Trajectory Transformer is compared with."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trajplan.baselines.checkpoint import saved_settings
-from trajplan.baselines.presets import preset_for
+from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import Scaling
 from trajplan.baselines.settings import RunConfig
@@ -42,7 +43,7 @@ def baseline(
         output: the run's folder; made if it is not there.
         resume: continue the run in `output` from its newest whole checkpoint, exactly, with its settings.
         device: where it trains; None: a GPU if there is one.
-        progress: whether to show a bar on standard error.
+        progress: whether to show a bar, and what there is to know of the preset, on standard error.
         settings: of the method and of the run, by the names of `trajplan baseline METHOD --help`, underscores for
             hyphens. Without them: the published ones for the dataset's environment; the policy is evaluated there every
             `eval_every` updates and at the end, which `eval_every=0` leaves out.
@@ -65,6 +66,8 @@ def baseline(
     method_named(method).method_class(data.info)
     Scaling.of(data.info)
     config, run = preset_for(method, data.info)
+    if progress and not continued and (note := note_for(method, data.info)):
+        print(note, file=sys.stderr)
     if continued:
         before, saved, run = saved_settings(folder)
         config = saved if before == method else config
