@@ -23,7 +23,19 @@ def run(*arguments: str) -> str:
 
 # Each may import those before it, in functions too.
 ORDER = [
-    *("errors", "parser", "config", "devices", "cuda_graph", "data", "tokenizers", "models", "planners", "training"),
+    *(
+        "errors",
+        "auto_classes",
+        "parser",
+        "config",
+        "devices",
+        "cuda_graph",
+        "data",
+        "tokenizers",
+        "models",
+        "planners",
+        "training",
+    ),
     *("baselines", "evaluation", "presets", "card", "hub", "comparison", "cli", "commands"),
 ]
 

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from trajplan.auto_classes import register_trajectory_transformer
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -40,3 +42,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_trajectory_transformer()

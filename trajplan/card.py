@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import method_named
+from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.training.files import BASELINE_TYPE, RUN, read_json
 
@@ -52,14 +53,14 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         license=license,
         pipeline_tag="reinforcement-learning",
         tags=[*(TRANSFORMER_TAGS if method is None else (method,)), *TAGS, *([environment] if environment else [])],
-        datasets=[dataset["id"]],
+        datasets=dataset_ids(dataset),
         model_name=name,
         eval_results=_eval_results(evaluation) if evaluation else None,
     )
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
-        _introduction(dataset["id"], environment, method),
+        _introduction(" + ".join(f"`{id}`" for id in dataset_ids(dataset)), environment, method),
         *_weights(folder),
         _loading(repo_id or str(folder), environment),
         _results(evaluation) if evaluation else "## Evaluation\n\nThis folder holds no evaluation yet.",
@@ -130,9 +131,9 @@ def _introduction(dataset: str, environment: str | None, method: str | None) -> 
     acts = f" in `{environment}`" if environment else ""
     if method is not None:
         name = method_named(method).summary
-        return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {_version()}."
+        return f"{name} trained on the dataset {dataset}. It acts{acts}. Made with trajplan {_version()}."
     return (
-        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. "
+        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset {dataset}. "
         f"It acts{acts} by a beam search for the greatest predicted return. Made with trajplan {_version()}."
     )
 
@@ -207,7 +208,12 @@ def _score(dataset: Mapping[str, Any]) -> str:
 def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     sizes = ("id", "num_episodes", "num_transitions", "mean_return")
     treatment = ("discount", "termination_penalty", "reward_transform", "versions")
-    return [(name, dataset[name]) for name in sizes + treatment if name in dataset]
+    rows = [(name, dataset[name]) for name in sizes + treatment if name in dataset]
+    for source in dataset.get("sources", ()):
+        rows.append(
+            (f"of {source['id']}", f"{source['num_episodes']} episodes, {source['num_transitions']} transitions")
+        )
+    return rows
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from trajplan.errors import ConfigError
+from trajplan.errors import ConfigError, did_you_mean
 
 C = TypeVar("C")
 
@@ -54,9 +54,8 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ConfigError(
-            f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}."
-        )
+        hint = did_you_mean(unknown[0], known) or f"it has {', '.join(known)}."
+        raise ConfigError(f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; {hint}")
     hints = typing.get_type_hints(config_class)
     return config_class(**{name: _checked(name, value, hints[name]) for name, value in values.items()})
 
@@ -107,7 +106,7 @@ def _parser(inner: type, optional: bool) -> Any:
             return None
         return inner(text)
 
-    parse.__name__ = inner.__name__
+    parse.__name__ = f"{inner.__name__}{' or none' if optional else ''}"
     return parse
 
 

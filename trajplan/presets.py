@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trajplan.data.kinds import environment_name, locomotion_body, locomotion_data
-from trajplan.errors import ConfigError
+from trajplan.errors import ConfigError, did_you_mean
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig
 
@@ -150,7 +150,8 @@ def preset_named(name: str, transitions: int = REFERENCE_TRANSITIONS) -> Preset:
         ConfigError: if there is none of that name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r}; there are auto, {', '.join(PRESETS)}.")
+        hint = did_you_mean(name, PRESETS) or f"there are auto, {', '.join(PRESETS)}."
+        raise ConfigError(f"There is no preset {name!r}; {hint}")
     return PRESETS[name](transitions)
 
 

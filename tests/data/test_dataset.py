@@ -1,3 +1,6 @@
+import dataclasses
+
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -177,3 +180,79 @@ def test_from_episodes_dict_observations():
 def test_no_episodes():
     with pytest.raises(DataError, match="no episodes"):
         OfflineDataset.from_episodes([])
+
+
+def _pendulum(length=3, observations=3, actions=1):
+    return {
+        "observations": np.zeros((length + 1, observations)),
+        "actions": np.full((length, actions), 0.5),
+        "rewards": np.zeros(length),
+        "terminations": np.zeros(length, bool),
+        "truncations": np.zeros(length, bool),
+    }
+
+
+@pytest.mark.parametrize("kind", ["id", "specification", "environment"])
+def test_from_episodes_takes_the_environments_spaces(kind):
+    env = gymnasium.make("Pendulum-v1", g=9.81)
+    given = {"id": "Pendulum-v1", "specification": env.spec, "environment": env}[kind]
+    info = OfflineDataset.from_episodes([_pendulum()], env_spec=given).info
+    assert info.action_space == env.action_space
+    assert info.observation_space == env.observation_space
+    assert info.env_spec.id == "Pendulum-v1"
+    assert info.env_spec.kwargs == ({} if kind == "id" else {"g": 9.81})
+    assert info.make_env().action_space == env.action_space
+    env.reset(seed=0)  # still open where it was the user's own
+
+
+def test_the_environment_is_closed_after_its_spaces_are_read(monkeypatch):
+    closed = []
+    monkeypatch.setattr("gymnasium.envs.classic_control.PendulumEnv.close", lambda self: closed.append(self))
+    OfflineDataset.from_episodes([_pendulum()], env_spec="Pendulum-v1")
+    assert len(closed) == 1
+
+
+def test_spaces_that_are_given_win_over_the_environments(monkeypatch):
+    narrow = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    info = OfflineDataset.from_episodes([_pendulum()], action_space=narrow, env_spec="Pendulum-v1").info
+    assert info.action_space == narrow
+    assert info.observation_space == gymnasium.make("Pendulum-v1").observation_space
+    # With both there is no need to make it, which may not be possible here.
+    monkeypatch.setattr("trajplan.data.arrays.make_environment", lambda spec: pytest.fail("made"))
+    wide = spaces.Box(-9.0, 9.0, (3,), np.float32)
+    OfflineDataset.from_episodes([_pendulum()], observation_space=wide, action_space=narrow, env_spec="Pendulum-v1")
+
+
+def test_the_environments_actions_may_be_discrete():
+    episode = {**_pendulum(observations=4), "actions": np.array([0, 1, 1])}
+    dataset = OfflineDataset.from_episodes([episode], env_spec="CartPole-v1")
+    assert dataset.info.num_actions == 2
+    np.testing.assert_array_equal(dataset.actions, [[0], [1], [1]])
+
+
+@pytest.mark.parametrize(
+    ("episode", "parts"),
+    [
+        (_pendulum(actions=2), ("episode 1", "actions has shape (3, 2)", "(3, 1)", "Pendulum-v1")),
+        (_pendulum(observations=4), ("episode 1", "observation has shape (4, 4)", "(3,)", "Pendulum-v1")),
+    ],
+)
+def test_data_that_do_not_fit_the_environment(episode, parts):
+    with pytest.raises(DataError) as error:
+        OfflineDataset.from_episodes([_pendulum(), episode], id="mine", env_spec="Pendulum-v1")
+    for part in ("dataset 'mine'", *parts):
+        assert part in str(error.value)
+
+
+def test_environments_that_cannot_be_made():
+    with pytest.raises(DataError, match="Nowhere-v0"):
+        OfflineDataset.from_episodes([_pendulum()], env_spec="Nowhere-v0")
+    with pytest.raises(DataError, match="not PendulumEnv") as error:
+        OfflineDataset.from_episodes([_pendulum()], env_spec=type("PendulumEnv", (), {})())
+    unknown = gymnasium.envs.registration.EnvSpec("Unknown-v0", entry_point="nowhere:Env")
+    with pytest.raises(DataError, match=r"give observation_space and action_space.*Unknown-v0") as error:
+        OfflineDataset.from_episodes([_pendulum()], env_spec=unknown)
+    assert "\n" not in str(error.value)
+    options = dataclasses.replace(gymnasium.spec("Pendulum-v1"), kwargs={"gravity": 9.81})
+    with pytest.raises(DataError, match=r"Pendulum-v1.*gravity"):
+        OfflineDataset.from_episodes([_pendulum()], env_spec=options)

@@ -10,6 +10,7 @@ from trajplan.data.spaces import (
     observation_layout,
     space_from_dict,
     space_to_dict,
+    unflatten_observation,
 )
 from trajplan.errors import DataError
 
@@ -83,3 +84,23 @@ def test_other_action_spaces_are_refused_by_name(space):
 def test_json_round_trip(space):
     text = json.dumps(space_to_dict(space), allow_nan=False)
     assert space_from_dict(json.loads(text)) == space
+
+
+def test_unflatten_is_the_inverse_of_flatten():
+    space = spaces.Dict(
+        {
+            "b": spaces.Box(-1, 1, (2, 2)),
+            "a": spaces.Dict({"x": spaces.Box(0, 9, (1,), np.int64)}),
+            "c": spaces.Box(-1, 1),
+        }
+    )
+    layout = observation_layout(space, "test")
+    space.seed(0)
+    samples = [space.sample() for _ in range(3)]
+    for sample in samples:
+        flat = flatten_observation(layout, sample, "test")
+        back = unflatten_observation(layout, flat)
+        assert space.contains(back)
+        np.testing.assert_array_equal(flatten_observation(layout, back, "test"), flat)
+    stacked = np.stack([flatten_observation(layout, sample, "test") for sample in samples])
+    assert unflatten_observation(layout, stacked)["b"].shape == (3, 2, 2)

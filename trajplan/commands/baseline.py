@@ -8,7 +8,7 @@ from typing import Any
 
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
-from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
+from trajplan.commands.run_arguments import add_run_arguments, datasets_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
 from trajplan.parser import Parser
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     choose_device(args.device)
     output: Path = args.output
-    dataset_id, continued = dataset_of_run(args)
-    dataset = OfflineDataset.from_minari(dataset_id)
+    ids, continued = datasets_of_run(args)
+    dataset = OfflineDataset.from_minari(ids)
     # Refused here already, before the preset is looked at.
     METHODS[args.method].method_class(dataset.info)
     settings, run_config = preset_for(args.method, dataset.info)

@@ -49,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for files without timeouts: the steps after which an episode without a terminal was cut",
     )
+    importing.add_argument(
+        "--cut-jumps",
+        action="store_true",
+        help="for files without next_observations: end an episode, as at a timeout, where the observation jumps",
+    )
     importing.set_defaults(action_run=_import)
 
 
@@ -106,7 +111,9 @@ def _import(args: argparse.Namespace) -> None:
     if args.reference_scores is not None:
         low, high = args.reference_scores
         reference = ReferenceScores(low, high, source="--reference-scores")
-    report = import_d4rl(args.file, args.id, env=args.env, reference=reference, time_limit=args.time_limit)
+    report = import_d4rl(
+        args.file, args.id, env=args.env, reference=reference, time_limit=args.time_limit, cut_jumps=args.cut_jumps
+    )
     print(
         f"Imported {report.transitions:,} transitions in {report.episodes:,} episodes as {args.id}: "
         f"{report.terminals:,} end in a terminal, {report.timeouts:,} in a timeout, {report.both:,} in both, "

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
+from trajplan.commands.run_arguments import add_run_arguments, datasets_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
 from trajplan.errors import CheckpointError
@@ -48,19 +48,19 @@ def run(args: argparse.Namespace) -> int:
 
     output: Path = args.output
     flags = given(args, TrainConfig)
-    dataset_id, continued = dataset_of_run(args)
+    ids, continued = datasets_of_run(args)
     process = PartialState(cpu=not uses_gpu())
     # One process fills the dataset's cache, the others open it.
     with process.main_process_first():
-        dataset = OfflineDataset.from_minari(dataset_id)
+        dataset = OfflineDataset.from_minari(ids)
     if continued and args.preset is None:
         config, planner = replace(saved_config(output), **flags), saved_planner(output)
-        say = f"Resuming {output}, on {dataset_id}."
+        say = f"Resuming {output}, on {dataset.id}."
     else:
         automatic = args.preset in (None, "auto")
         preset = preset_for(dataset.info) if automatic else preset_named(args.preset, dataset.num_transitions)
         config, planner = replace(preset.train, **flags), preset.planner
-        say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset_id}."
+        say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset.id}."
     if args.context is not None:
         if continued and args.context != planner.context:
             raise CheckpointError(

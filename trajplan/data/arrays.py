@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from trajplan.data.dataset import OfflineDataset
+from trajplan.data.environment import find_environment, make_environment
 from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.validate import check_episode
@@ -21,20 +23,24 @@ def dataset_from_episodes(
     id: str,
     observation_space: spaces.Space | None,
     action_space: spaces.Space | None,
-    env_spec: EnvSpec | None,
+    env_spec: EnvSpec | str | gymnasium.Env | None,
     reference: ReferenceScores | None,
 ) -> OfflineDataset:
     """See `OfflineDataset.from_episodes`."""
     recorded = list(episodes)
     if not recorded:
         raise DataError(f"dataset {id!r} has no episodes.")
-    if reference is None and env_spec is not None:
-        reference = reference_for_environment(env_spec.id)
+    spec = _specification(env_spec, id)
+    if env_spec is not None and (observation_space is None or action_space is None):
+        observed, acted = _spaces(env_spec, id)
+        observation_space, action_space = observation_space or observed, action_space or acted
+    if reference is None and spec is not None:
+        reference = reference_for_environment(spec.id)
     info = DatasetInfo(
         id=id,
         observation_space=observation_space or _infer(recorded[0], "observations", id),
         action_space=action_space or _infer(recorded[0], "actions", id),
-        env_spec=env_spec,
+        env_spec=spec,
         reference=reference,
         versions=package_versions(),
     )
@@ -56,6 +62,33 @@ def dataset_from_episodes(
             mean_return=float(np.mean(returns)),
         ),
     )
+
+
+def _specification(environment: EnvSpec | str | gymnasium.Env | None, id: str) -> EnvSpec | None:
+    if environment is None or isinstance(environment, EnvSpec):
+        return environment
+    if isinstance(environment, str):
+        return find_environment(environment)
+    if isinstance(environment, gymnasium.Env):
+        return environment.spec
+    raise DataError(
+        f"dataset {id!r}: env_spec is a Gymnasium environment, its specification or its id such as 'Hopper-v5', not "
+        f"{type(environment).__name__}."
+    )
+
+
+def _spaces(environment: EnvSpec | str | gymnasium.Env, id: str) -> tuple[spaces.Space, spaces.Space]:
+    if isinstance(environment, gymnasium.Env):
+        return environment.observation_space, environment.action_space
+    try:
+        made = make_environment(environment)
+    except DataError as error:
+        raise DataError(
+            f"dataset {id!r}: the spaces of its environment cannot be read, so give observation_space and "
+            f"action_space. {error}"
+        ) from None
+    made.close()
+    return made.observation_space, made.action_space
 
 
 def _infer(episode: Any, name: str, id: str) -> spaces.Space:

@@ -90,11 +90,16 @@ def collect_dataset(
         levels = ", ".join(f"{level:g}" for level in noise)
         correlated = f" (correlation {noise_correlation:g})" if noise_correlation else ""
         told = f"{env_id} with the policy {name}, action noise {levels}{correlated}, seed {seed}."
-        metadata: dict[str, Any] = {"algorithm_name": name, "description": description or told}
-        if reference is not None:
-            metadata |= {"ref_min_score": reference.min, "ref_max_score": reference.max}
-        counted = _episodes(env, act, noise, noise_correlation, seed, episodes, steps, progress)
-        return write_minari(dataset_id, counted, env=env, **metadata)
+        return write_minari(
+            dataset_id,
+            _episodes(env, act, noise, noise_correlation, seed, episodes, steps, progress),
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            env_spec=env.spec,
+            reference=reference,
+            algorithm_name=name,
+            description=description or told,
+        )
     finally:
         env.close()
 
@@ -120,10 +125,7 @@ def make_collection_environment(
     if limit is None:
         raise DataError(f"{env_id} has no time limit of its own; give one with --max-episode-steps.")
     spec = replace(spec, max_episode_steps=limit, kwargs=spec.kwargs | dict(env_kwargs or {}))
-    try:
-        env = make_environment(spec)
-    except TypeError as error:
-        raise DataError(f"{env_id} does not take the options {env_kwargs}: {error}.") from error
+    env = make_environment(spec)
     observation_layout(env.observation_space, env_id)
     check_action_space(env.action_space, env_id)
     return ActionRepeat(env, action_repeat) if action_repeat > 1 else env

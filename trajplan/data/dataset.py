@@ -6,12 +6,13 @@ actions      a0   a1   a2   a3   a4
 observations o0   o1   o2   o3 | o4   o5   o6     one more a episode: row of transition t is t + its episode
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
@@ -62,23 +63,25 @@ class OfflineDataset:
     info: DatasetInfo
 
     @classmethod
-    def from_minari(cls, id: str, *, cache_dir: str | Path | None = None) -> "OfflineDataset":
-        """Open a Minari dataset, downloading it first when it is not on this machine.
+    def from_minari(cls, id: str | Sequence[str], *, cache_dir: str | Path | None = None) -> "OfflineDataset":
+        """Open a Minari dataset, downloading it first when it is not on this machine; or several of them as one.
 
         The first call converts it into a cache of flat files, under a key of the source's content; later calls map
-        those files and are done in a moment.
+        those files and are done in a moment. Several are one entry of the cache, with the episodes of the first in
+        front, so they take no more memory than one; `info.sources` tells which episodes are whose, and `split` holds
+        out its share of each.
 
         Args:
-            id: such as `mujoco/hopper/medium-v0`.
+            id: such as `mujoco/hopper/medium-v0`; or several, of equal spaces and one environment.
             cache_dir: where the cache lives; default `TRAJPLAN_CACHE`, else `~/.cache/trajplan`.
 
         Raises:
             DataError: for an id that does not exist, a missing network, a damaged file or data that cannot be used,
-                naming dataset, episode and field.
+                naming dataset, episode and field; for several whose spaces, environments or reference scores differ.
         """
         from trajplan.data.minari_source import open_minari
 
-        return open_minari(id, cache_dir)
+        return open_minari([id] if isinstance(id, str) else list(id), cache_dir)
 
     @classmethod
     def from_episodes(
@@ -88,7 +91,7 @@ class OfflineDataset:
         id: str = "episodes",
         observation_space: spaces.Space | None = None,
         action_space: spaces.Space | None = None,
-        env_spec: EnvSpec | None = None,
+        env_spec: EnvSpec | str | gymnasium.Env | None = None,
         reference: ReferenceScores | None = None,
     ) -> "OfflineDataset":
         """A dataset in memory from arrays.
@@ -97,13 +100,15 @@ class OfflineDataset:
             episodes: mappings (or objects, such as Minari's EpisodeData) with observations (T + 1, ...), actions
                 (T, ...), rewards, terminations and truncations (T,).
             id: a name, for messages and checkpoints.
-            observation_space: default: an unbounded Box of the first episode's observations.
-            action_space: default: an unbounded Box of the first episode's actions; needed for Discrete actions.
-            env_spec: the environment, for evaluation.
+            observation_space: default: the environment's, without one an unbounded Box of the first episode's shape.
+            action_space: likewise. Baselines need bounds, and integers need a Discrete space.
+            env_spec: the environment, for evaluation and for its spaces: an id such as `Pendulum-v1`, a specification,
+                or a Gymnasium environment (which stays open). To read its spaces it is made once and closed.
             reference: returns that mean 0 and 100; default: the bundled table's for `env_spec`, if it has any.
 
         Raises:
-            DataError: for data that cannot be used, naming dataset, episode and field.
+            DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
+                environment that cannot be made.
         """
         from trajplan.data.arrays import dataset_from_episodes
 
@@ -115,6 +120,27 @@ class OfflineDataset:
             env_spec=env_spec,
             reference=reference,
         )
+
+    def save(self, id: str, *, description: str | None = None) -> Path:
+        """Write a Minari dataset, which the command line knows from then on: `trajplan train --dataset ID`.
+
+        Everything that is held here is written, so that `from_minari(id)` gives the same arrays, spaces, environment
+        and reference scores. It is there whole or, after an error or an interrupt, not at all.
+
+        Args:
+            id: a new Minari id, such as `mine/pendulum-v0`.
+            description: a sentence for Minari's metadata; default: one is made.
+
+        Returns:
+            The dataset's folder, in `MINARI_DATASETS_PATH` (default `~/.minari/datasets`).
+
+        Raises:
+            DataError: for an id that is malformed or taken, an environment whose specification holds Python objects,
+                or a disk that is full.
+        """
+        from trajplan.data.save import save_minari
+
+        return save_minari(self, id, description)
 
     @property
     def num_transitions(self) -> int:
@@ -211,6 +237,9 @@ class OfflineDataset:
     def split(self, held_out: float, seed: int, episodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out episodes: two disjoint sorted index arrays, int64, with at least one episode each.
 
+        Of a dataset made of several, each is divided for itself, so that both sides have their share of it; one with a
+        single episode gives that to training.
+
         Args:
             held_out: the fraction of episodes to hold out, between 0 and 1, rounded to whole episodes.
             seed: decides which.
@@ -225,9 +254,19 @@ class OfflineDataset:
         episodes = np.arange(self.num_episodes) if episodes is None else episodes
         if len(episodes) < 2:
             raise DataError(f"dataset {self.id!r}: one episode cannot be divided; holding some out needs at least two.")
-        count = min(max(round(held_out * len(episodes)), 1), len(episodes) - 1)
-        order = np.random.default_rng(seed).permutation(episodes)
-        return np.sort(order[count:]), np.sort(order[:count])
+        ends = np.cumsum([source.num_episodes for source in self.info.sources[:-1]], dtype=np.int64)
+        whose = np.searchsorted(ends, episodes, side="right")
+        parts = [episodes[whose == source] for source in range(len(ends) + 1)]
+        if all(len(part) < 2 for part in parts):
+            parts = [episodes]
+        rng = np.random.default_rng(seed)
+        training, kept = [], []
+        for part in parts:
+            count = min(max(round(held_out * len(part)), 1), len(part) - 1) if len(part) > 1 else 0
+            order = rng.permutation(part)
+            training.append(order[count:])
+            kept.append(order[:count])
+        return np.sort(np.concatenate(training)), np.sort(np.concatenate(kept))
 
     def windows(
         self, length: int, *, stride: int = 1, episodes: np.ndarray | None = None, device: Any = "cpu"

@@ -108,7 +108,7 @@ def make_environment(environment: EnvSpec | str, **kwargs: Any) -> gymnasium.Env
         kwargs: keyword arguments of `gymnasium.make`, such as `render_mode`.
 
     Raises:
-        DataError: when it is not registered here or its simulator is not installed.
+        DataError: when it is not registered here, its simulator is not installed or it does not take the arguments.
     """
     spec = find_environment(environment) if isinstance(environment, str) else registered_spec(environment)
     try:
@@ -118,6 +118,8 @@ def make_environment(environment: EnvSpec | str, **kwargs: Any) -> gymnasium.Env
             f"Environment {spec.id!r} cannot be made: {error} (pip install 'trajplan[mujoco]' brings MuJoCo and the "
             "robotics environments)."
         ) from None
+    except TypeError as error:
+        raise DataError(f"Environment {spec.id!r} does not take the options {spec.kwargs | kwargs}: {error}.") from None
     except AssertionError as error:
         # gymnasium-robotics' Fetch, HandReach and FrankaKitchen with MuJoCo 3.12 and later, for one.
         frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,5 +1,6 @@
 """Write a Minari dataset so that it is either there, whole, or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,12 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from minari import create_dataset_from_buffers
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage import get_dataset_path
 
+from trajplan.data.environment import spec_to_dict
+from trajplan.data.scores import ReferenceScores
 from trajplan.errors import DataError
 
 
@@ -35,7 +40,16 @@ def check_new_id(dataset_id: str) -> None:
         raise DataError(f"The dataset {dataset_id!r} exists already ({folder}); choose another id or delete it first.")
 
 
-def write_minari(dataset_id: str, episodes: Iterable[tuple[EpisodeBuffer, dict[str, Any]]], **metadata: Any) -> Path:
+def write_minari(
+    dataset_id: str,
+    episodes: Iterable[tuple[EpisodeBuffer, dict[str, Any]]],
+    *,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    env_spec: EnvSpec | None = None,
+    reference: ReferenceScores | None = None,
+    **metadata: Any,
+) -> Path:
     """Write `episodes` as a new dataset in the Minari root and return its folder.
 
     The dataset is built in a hidden folder of the root and renamed when complete: an error or an interrupt, in
@@ -44,12 +58,20 @@ def write_minari(dataset_id: str, episodes: Iterable[tuple[EpisodeBuffer, dict[s
     Args:
         dataset_id: an id that `check_new_id` accepts.
         episodes: each episode and what to note in its metadata (JSON-able values; may be empty).
-        metadata: passed to `minari.create_dataset_from_buffers`: env, algorithm_name, description, ref_max_score, ...
+        observation_space, action_space: the dataset's.
+        env_spec: the environment that it is of; only recorded, never made.
+        reference: returns that mean 0 and 100.
+        metadata: passed to `minari.create_dataset_from_buffers`: algorithm_name, description, ...
 
     Raises:
-        DataError: for an id that is malformed or taken.
+        DataError: for an id that is malformed or taken, or an environment that cannot be recorded.
     """
     check_new_id(dataset_id)
+    # Minari itself would make the environment, from whatever code it names, to read the spaces; and it stores
+    # reference scores only together with one.
+    recorded: dict[str, Any] = {} if env_spec is None else {"env_spec": json.dumps(spec_to_dict(env_spec))}
+    if reference is not None:
+        recorded |= {"ref_min_score": float(reference.min), "ref_max_score": float(reference.max)}
     notes: list[dict[str, Any]] = []
 
     def buffers() -> Iterator[EpisodeBuffer]:
@@ -62,8 +84,11 @@ def write_minari(dataset_id: str, episodes: Iterable[tuple[EpisodeBuffer, dict[s
         with _minari_root(staging), warnings.catch_warnings():
             # Minari warns of every optional field that is left out.
             warnings.filterwarnings("ignore", category=UserWarning, module="minari")
-            dataset = create_dataset_from_buffers(dataset_id, buffers(), **metadata)
+            dataset = create_dataset_from_buffers(
+                dataset_id, buffers(), observation_space=observation_space, action_space=action_space, **metadata
+            )
             dataset.storage.update_episode_metadata(notes)
+            dataset.storage.update_metadata(recorded)
         namespace = parse_dataset_id(dataset_id)[0]
         if namespace is not None and namespace not in list_local_namespaces():
             create_namespace(namespace)

@@ -20,6 +20,7 @@ class Part:
     path: tuple[str, ...]
     shape: tuple[int, ...]
     columns: slice
+    dtype: Any = np.float32
 
     @property
     def size(self) -> int:
@@ -55,7 +56,7 @@ def observation_layout(space: spaces.Space, owner: str) -> tuple[Part, ...]:
         if _is_image(inner):
             raise DataError(f"{owner}: the {name} holds images {inner.shape}, which are not supported; {SUPPORTED}.")
         start = parts[-1].columns.stop if parts else 0
-        parts.append(Part(path, inner.shape, slice(start, start + math.prod(inner.shape))))
+        parts.append(Part(path, inner.shape, slice(start, start + math.prod(inner.shape)), inner.dtype))
 
     visit(space, ())
     if not parts or parts[-1].columns.stop == 0:
@@ -87,6 +88,32 @@ def flatten_observation(layout: tuple[Part, ...], observation: Any, owner: str) 
         sizes = ", ".join(f"{part.name} {array.shape[:-1]}" for part, array in zip(layout, flat, strict=True))
         raise DataError(f"{owner}: the parts of the observation disagree in their leading dimensions: {sizes}.")
     return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=-1)
+
+
+def unflatten_observation(layout: tuple[Part, ...], flat: np.ndarray) -> Any:
+    """Flat observation(s) (..., S) as the space has them: an array (..., *shape), or a (nested) dictionary of arrays.
+
+    Floats stay float32, which is all that is known of them; integers come back as such.
+    """
+    result: dict[str, Any] = {}
+    for part in layout:
+        array = in_dtype(flat[..., part.columns].reshape(*flat.shape[:-1], *part.shape), part.dtype)
+        if not part.path:
+            return array
+        inner = result
+        for key in part.path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[part.path[-1]] = array
+    return result
+
+
+def in_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """A float32 array in a space's type where that can hold it and float32 is no part of it, else as it is."""
+    if np.can_cast(array.dtype, dtype):
+        return array
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = array.astype(dtype)
+    return cast if np.array_equal(cast, array) else array
 
 
 def space_to_dict(space: spaces.Space) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _observations(values: Any, info: DatasetInfo, length: int, where: str) -> np
     try:
         array = info.flatten_observation(values)
     except DataError as error:
-        raise DataError(f"{where}: {str(error).split(': ', 1)[-1]}") from None
+        raise DataError(f"{where}: {_of_environment(str(error).split(': ', 1)[-1], info)}") from None
     if array.ndim != 2:
         raise DataError(f"{where}: observations have {array.ndim - 1} leading dimensions; they need one, time.")
     if len(array) == length:
@@ -104,7 +104,8 @@ def _actions(values: Any, info: DatasetInfo, length: int, where: str) -> np.ndar
         raise DataError(f"{where}: actions has shape {array.shape} for {length} rewards; it needs {length} rows.")
     if isinstance(space, spaces.Discrete):
         if array.shape not in ((length,), (length, 1)):
-            raise DataError(f"{where}: actions has shape {array.shape}; Discrete actions need one index a step.")
+            needed = f"actions has shape {array.shape}; Discrete actions need one index a step."
+            raise DataError(f"{where}: {_of_environment(needed, info)}")
         legal = (flat == np.rint(flat)) & (flat >= space.start) & (flat < space.start + space.n)
         if not legal.all():
             step = int(np.argmin(legal.reshape(length)))
@@ -113,9 +114,15 @@ def _actions(values: Any, info: DatasetInfo, length: int, where: str) -> np.ndar
                 f"{space.start + space.n - 1} of {space}."
             )
         return flat.reshape(length, 1) - np.float32(space.start)
+    assert isinstance(space, spaces.Box)
     if array.shape[1:] != space.shape:
-        raise DataError(f"{where}: actions has shape {array.shape}; the action space needs ({length}, *{space.shape}).")
+        needed = f"actions has shape {array.shape}; the action space needs {(length, *space.shape)}."
+        raise DataError(f"{where}: {_of_environment(needed, info)}")
     return flat.reshape(length, info.action_dim)
+
+
+def _of_environment(sentence: str, info: DatasetInfo) -> str:
+    return f"{sentence[:-1]} (environment {info.env_spec.id})." if info.env_spec else sentence
 
 
 def _flags(values: Any, name: str, length: int, where: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trajplan.config import C, from_dict
-from trajplan.data.info import DatasetInfo
+from trajplan.data.info import DatasetInfo, dataset_ids
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
@@ -91,8 +91,8 @@ def saved_config(folder: Path) -> TrainConfig:
     return _saved(TrainConfig, folder / "training.json")
 
 
-def saved_dataset(folder: Path) -> str:
-    """The id of the dataset of the run in a folder.
+def saved_datasets(folder: Path) -> list[str]:
+    """The ids of the datasets of the run in a folder.
 
     Raises:
         CheckpointError: if it is not recorded.
@@ -100,7 +100,7 @@ def saved_dataset(folder: Path) -> str:
     values = read_json(folder / "dataset.json")
     if not isinstance(values.get("id"), str):
         raise CheckpointError(f"{folder / 'dataset.json'} names no dataset.")
-    return values["id"]
+    return dataset_ids(values)
 
 
 def saved_planner(folder: Path) -> BeamSearchConfig:
