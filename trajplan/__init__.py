@@ -15,13 +15,15 @@ _PUBLIC = {
     "TrajectoryTransformer": "trajplan.models.trajectory_transformer",
     "TrajectoryTransformerConfig": "trajplan.models.trajectory_transformer",
     "TrajplanError": "trajplan.errors",
+    "baseline": "trajplan.baseline_training",
     "load": "trajplan.hub",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "load"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "load"]
 
 if TYPE_CHECKING:
+    from trajplan.baseline_training import baseline
     from trajplan.data.dataset import OfflineDataset
     from trajplan.errors import TrajplanError
     from trajplan.hub import load
