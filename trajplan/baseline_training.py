@@ -1,12 +1,13 @@
 """`trajplan.baseline`: train one of the methods that the Trajectory Transformer is compared with."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trajplan.baselines.checkpoint import saved_settings
-from trajplan.baselines.presets import preset_for
+from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.scaling import Scaling
 from trajplan.baselines.settings import RunConfig
@@ -65,6 +66,8 @@ def baseline(
     method_named(method).method_class(data.info)
     Scaling.of(data.info)
     config, run = preset_for(method, data.info)
+    if not continued and (note := note_for(method, data.info)):
+        print(note, file=sys.stderr)
     if continued:
         before, saved, run = saved_settings(folder)
         config = saved if before == method else config

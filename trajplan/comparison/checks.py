@@ -34,8 +34,12 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
     """
     training, planner = split_planner(settings)
     if method == TRANSFORMER:
+        from trajplan.training.loop import uses_gpu  # with accelerate, which baselines do not need
+
         name = training.pop("preset", "auto")
-        preset = preset_for(dataset.info) if name == "auto" else preset_named(name, dataset.num_transitions)
+        preset = (
+            preset_for(dataset.info, gpu=uses_gpu()) if name == "auto" else preset_named(name, dataset.num_transitions)
+        )
         train = replace(preset.train, **training)
         _check_planner(preset, planner, train.window)
         if train.held_out > 0:

@@ -13,7 +13,10 @@ FREE_ON_RESUME = frozenset({"patience", "save_every", "trackers"})
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Pretraining of a Trajectory Transformer; the defaults are the paper's (Janner, Li, Levine 2021)."""
+    """Pretraining of a Trajectory Transformer; the defaults are the released ones but for the learning rate's schedule.
+
+    Source: Janner, Li, Levine 2021; docs/training.md tells where its settings differ by dataset, and ours from them.
+    """
 
     n_layer: int = option(4, "transformer blocks")
     n_head: int = option(4, "attention heads")
