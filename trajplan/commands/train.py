@@ -54,10 +54,9 @@ def run(args: argparse.Namespace) -> int:
     # One process fills the dataset's cache, the others open it.
     with process.main_process_first():
         dataset = OfflineDataset.from_minari(ids)
-    dataset_id = dataset.id
     if continued and args.preset is None:
         config, planner = replace(saved_config(output), **flags), saved_planner(output)
-        say = f"Resuming {output}, on {dataset_id}."
+        say = f"Resuming {output}, on {dataset.id}."
     else:
         automatic = args.preset in (None, "auto")
         preset = (
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             else preset_named(args.preset, dataset.num_transitions)
         )
         config, planner = replace(preset.train, **flags), preset.planner
-        say = f"Preset {preset.name}{f' ({preset.why})' if automatic else ''} on {dataset_id}."
+        say = f"Preset {preset.name}{f' ({preset.why})' if automatic else ''} on {dataset.id}."
         say += f"\n{preset.note}" if preset.note else ""
     if args.context is not None:
         if continued and args.context != planner.context:
