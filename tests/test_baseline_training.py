@@ -87,9 +87,29 @@ def test_a_run_goes_on_with_its_settings_and_its_dataset(dataset, known, tmp_pat
         ({"method": "iqll"}, r"^There is no method 'iqll'; did you mean iql\?$"),
         ({"device": "graphics"}, "There is no device 'graphics' here"),
         ({"dataset": None}, "holds no run that knows its dataset: name one"),
+        ({"dataset": 5}, r"^dataset is 5; it must be an OfflineDataset, a Minari id or several of them\.$"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_nothing_is_written(dataset, tmp_path, changes, message):
     with pytest.raises(trajplan.TrajplanError, match=message):
         train(changes.pop("dataset", dataset), tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["bc", "iql", "cql", "mopo"])
+def test_unbounded_actions_are_refused_by_dimension_with_the_cure(dataset, tmp_path, capsys, monkeypatch, method):
+    low, high = np.array([-2, -np.inf], np.float32), np.array([2, np.inf], np.float32)
+    info = dataclasses.replace(dataset.info, action_space=gymnasium.spaces.Box(low, high))
+    free = dataclasses.replace(dataset, info=info, actions=np.repeat(dataset.actions, 2, axis=1))
+    message = (
+        "Every baseline needs actions with finite bounds, low below high, and those of dataset 'toy/hopper-idle-v0' "
+        "have none in dimension 1 (-inf to inf): make it with OfflineDataset.from_episodes(..., env_spec=...), which "
+        "takes the environment's, or with action_space=..."
+    )
+    with pytest.raises(trajplan.TrajplanError) as refused:
+        train(free, tmp_path / "run", method)
+    assert str(refused.value) == message
+    monkeypatch.setattr(trajplan.OfflineDataset, "from_minari", classmethod(lambda cls, id: free))
+    assert main(["baseline", method, "--dataset", "x", "--output", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"trajplan: error: {message}\n"
     assert not (tmp_path / "run").exists()

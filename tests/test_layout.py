@@ -37,18 +37,8 @@ ORDER = [
         "planners",
         "training",
     ),
-    *(
-        "baselines",
-        "evaluation",
-        "presets",
-        "card",
-        "hub",
-        "evaluating",
-        "baseline_training",
-        "comparison",
-        "cli",
-        "commands",
-    ),
+    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "evaluating", "comparison"),
+    *("cli", "commands"),
 ]
 
 

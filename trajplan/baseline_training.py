@@ -1,20 +1,22 @@
 """`trajplan.baseline`: train one of the methods that the Trajectory Transformer is compared with."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trajplan.baselines.checkpoint import saved_settings
-from trajplan.baselines.presets import preset_for
+from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.scaling import Scaling
 from trajplan.baselines.settings import RunConfig
 from trajplan.baselines.trainer import train
 from trajplan.card import write_card
-from trajplan.config import from_dict, to_dict
+from trajplan.config import from_dict, require, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.devices import choose_device
-from trajplan.errors import ConfigError, did_you_mean
+from trajplan.errors import ConfigError, DataError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
 from trajplan.training.result import TrainResult
 from trajplan.training.resume import holds_run, refuse_existing, saved_datasets
@@ -41,7 +43,7 @@ def baseline(
         output: the run's folder; made if it is not there.
         resume: continue the run in `output` from its newest whole checkpoint, exactly, with its settings.
         device: where it trains; None: a GPU if there is one.
-        progress: whether to show a bar on standard error.
+        progress: whether to show a bar, and what there is to know of the preset, on standard error.
         settings: of the method and of the run, by the names of `trajplan baseline METHOD --help`, underscores for
             hyphens. Without them: the published ones for the dataset's environment; the policy is evaluated there every
             `eval_every` updates and at the end, which `eval_every=0` leaves out.
@@ -60,9 +62,12 @@ def baseline(
     if not continued:
         refuse_existing(folder, resume=resume)
     data = _opened(dataset, folder, continued)
-    # Refused here already, before the preset is looked at.
+    # Refused here already, before the preset and the environment are looked at.
     method_named(method).method_class(data.info)
+    Scaling.of(data.info)
     config, run = preset_for(method, data.info)
+    if progress and not continued and (note := note_for(method, data.info)):
+        print(note, file=sys.stderr)
     if continued:
         before, saved, run = saved_settings(folder)
         config = saved if before == method else config
@@ -81,10 +86,16 @@ def _opened(dataset: OfflineDataset | str | Sequence[str] | None, folder: Path, 
     if isinstance(dataset, OfflineDataset):
         return dataset
     if dataset is not None:
-        return OfflineDataset.from_minari(dataset)
+        ids = [dataset] if isinstance(dataset, str) else dataset
+        known = isinstance(ids, Sequence) and all(isinstance(id, str) for id in ids)
+        require(known, "dataset", repr(dataset), "be an OfflineDataset, a Minari id or several of them")
+        return OfflineDataset.from_minari(ids)
     if not continued:
         raise ConfigError(f"{folder} holds no run that knows its dataset: name one.")
-    return OfflineDataset.from_minari(saved_datasets(folder))
+    try:
+        return OfflineDataset.from_minari(saved_datasets(folder))
+    except DataError as error:
+        raise DataError(f"{error} A run on data in memory goes on where it is given them again.") from None
 
 
 def _divide(method: str, config_class: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,7 +27,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     Empty where none does. `lr` are the initials of `learning-rate`.
     """
     names = {name.lstrip("-").lower(): name for name in known}
-    word = word.lstrip("-").lower()
+    word = str(word).lstrip("-").lower()
     starts = [name for name in names if len(word) > 1 and (name.startswith(word) or _initials(name) == word)]
     close = [*difflib.get_close_matches(word, names, n=1), *starts]
     return f"did you mean {names[close[0]]}?" if close else ""

@@ -11,7 +11,6 @@ from trajplan.config import require, to_dict
 from trajplan.errors import ConfigError
 from trajplan.evaluation.environments import (
     check_environment,
-    check_rendering,
     check_time_limit,
     environment_maker,
     print_warnings,
@@ -20,11 +19,12 @@ from trajplan.evaluation.environments import (
 )
 from trajplan.evaluation.maze import is_point_maze
 from trajplan.evaluation.policy import Controller, Policy
+from trajplan.evaluation.rendering import check_rendering
 from trajplan.evaluation.report import EvaluationFile, evaluation_versions
 from trajplan.evaluation.result import Evaluation
 from trajplan.evaluation.rollout import evaluate as roll_out
 from trajplan.evaluation.trace import Trace
-from trajplan.evaluation.video import VideoRecorder
+from trajplan.evaluation.video import VideoRecorder, check_encoder
 from trajplan.hub import checkpoint_folder, load_policy
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.files import make_folder, refuse_file
@@ -109,6 +109,8 @@ def evaluate(
         with contextlib.closing(make_env()) as made:
             check_environment(made, info)
             check_time_limit(made)
+            if video:
+                check_encoder()
             if video and not is_point_maze(made, info):
                 make_env = environment_maker(info, env, render_mode="rgb_array", **limit)
                 check_rendering(make_env)

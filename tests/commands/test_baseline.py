@@ -6,15 +6,17 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 import trajplan
-from trajplan.baselines.presets import CHANGES, KINDS, kind_of, preset_for
+from trajplan.baselines.presets import CHANGES, KINDS, kind_of, note_for, preset_for
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
 from trajplan.card import card_text
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
+from trajplan.data.kinds import LOCOMOTION, LOCOMOTION_DATA
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.hub import files_to_push, load_policy
 from trajplan.planners.config import BeamSearchConfig
@@ -231,23 +233,23 @@ def test_presets_by_environment(pendulum):
     def named(id: str) -> DatasetInfo:
         return dataclasses.replace(pendulum.info, id=id, env_spec=None)
 
-    settings, run = preset_for("iql", named("mujoco/hopper/medium-v0"))
-    assert (settings.expectile, settings.beta, run.reward_transform) == (0.7, 3, "return-range")
-    settings, run = preset_for("iql", named("D4RL/antmaze/umaze-v1"))
+    settings, run = preset_for("iql", named("D4RL/antmaze-umaze-v2"))
     assert (settings.expectile, settings.beta, run.reward_transform) == (0.9, 10, "minus-one")
     for name in ("bc", "awac"):
         assert preset_for(name, named("mujoco/hopper/medium-v0"))[1].reward_transform == "none"
-    settings, run = preset_for("cql", named("D4RL/antmaze/umaze-v1"))
+    settings, run = preset_for("cql", named("D4RL/antmaze-umaze-v2"))
     assert (settings.alpha, settings.target_actions, settings.min_penalty) == (5, 10, -200)
     assert (len(settings.critic_hidden), len(settings.hidden)) == (5, 3)
     # The sum of 30 candidates is log(30) above their mean.
     assert settings.target_gap == pytest.approx(0.8 - 3.4012, abs=1e-4)
     assert (run.reward_transform, run.standardize) == ("times-ten-minus-five", False)
-    settings, run = preset_for("cql", named("mujoco/hopper/medium-v0"))
-    assert (settings.alpha, settings.target_gap, run) == (10, None, RunConfig())
+    for id in ("mujoco/hopper/medium-replay-v0", "mujoco/hopper/expert-v0", "mujoco/walker2d/medium-v0"):
+        settings, run = preset_for("cql", named(id))
+        assert (settings.alpha, settings.target_gap, run) == (10, None, RunConfig())
+    assert preset_for("cql", named("mujoco/hopper/medium-v0"))[1].reward_transform == "return-range"
     assert preset_for("cql", named("D4RL/door/human-v2"))[0].alpha == 1
     settings, run = preset_for("iql", named("D4RL/door/human-v2"))
-    assert (settings.beta, settings.dropout) == (0.5, 0.1)
+    assert (settings.expectile, settings.beta, settings.dropout) == (0.8, 3, 0.1)
     assert kind_of(pendulum.info) == kind_of(named("toy/pendulum-v0")) == "other"
     assert preset_for("awac", named("D4RL/pointmaze/umaze-v2"))[0].temperature == 0.1
 
@@ -265,10 +267,54 @@ def test_presets_by_environment(pendulum):
         assert (settings.rollout_length, settings.beta, settings.real_share) == (*combo, 0.5)
 
 
+# CORL's files for IQL: expectile, beta, the target's rate, the policy and the scale of rewards.
+PLAIN = (0.7, 3, 5e-3, "gaussian", "none")
+CORL_IQL = {
+    "hopper/medium": (0.7, 3, 1e-3, "deterministic", "return-range"),
+    "hopper/medium-replay": (0.7, 3, 1e-3, "deterministic", "return-range"),
+    "hopper/medium-expert": (0.5, 6, 5e-3, "gaussian", "none"),
+    "hopper/expert": PLAIN,
+    "hopper/random": PLAIN,
+    "halfcheetah/medium": PLAIN,
+    "halfcheetah/medium-replay": PLAIN,
+    "halfcheetah/medium-expert": PLAIN,
+    "walker2d/medium": PLAIN,
+    "walker2d/medium-replay": PLAIN,
+    "walker2d/medium-expert": PLAIN,
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), CORL_IQL.items())
+def test_settings_of_iql_by_body_and_data(pendulum, data, expected):
+    info = dataclasses.replace(pendulum.info, id=f"bench/{data}-v0", env_spec=None)
+    settings, run = preset_for("iql", info)
+    found = (settings.expectile, settings.beta, settings.target_rate, settings.policy, run.reward_transform)
+    assert found == expected
+
+
+def test_minaris_antmaze_gets_no_settings_of_d4rls_and_that_is_said(pendulum):
+    minari = dataclasses.replace(pendulum.info, id="D4RL/antmaze/umaze-v1", env_spec=EnvSpec("AntMaze_UMaze-v4"))
+    for name in ("iql", "awac", "cql"):
+        assert preset_for(name, minari) == (METHODS[name].config_class()(), RunConfig())
+    note = note_for("iql", minari)
+    assert "D4RL/antmaze/umaze-v1 is not D4RL's AntMaze" in note
+    assert note.endswith("--expectile 0.9 --beta 10 --reward-transform minus-one.")
+    assert "--target-gap -2.601 --min-penalty -200" in note_for("cql", minari)
+    assert note_for("cql", minari).endswith("--reward-transform times-ten-minus-five --no-standardize.")
+    for name, info in (
+        ("iql", dataclasses.replace(minari, id="d4rl/antmaze-umaze-v2")),
+        ("iql", dataclasses.replace(minari, id="d4rl/Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse")),
+        ("bc", minari),
+        ("iql", pendulum.info),
+    ):
+        assert note_for(name, info) is None
+
+
 def test_every_preset_is_one_of_the_methods_settings():
-    for name, kind in CHANGES:
-        settings, run = CHANGES[name, kind]
-        assert kind in KINDS
+    for name, row in CHANGES:
+        settings, run = CHANGES[name, row]
+        body, _, data = row.partition(" ")
+        assert row in KINDS or (body in LOCOMOTION and data in LOCOMOTION_DATA)
         assert METHODS[name].config_class()(**settings)
         assert RunConfig(**run)
 

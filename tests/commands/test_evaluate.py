@@ -222,8 +222,8 @@ def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys
     hopper = make_checkpoint(tmp_path / "hopper", gymnasium.make("Hopper-v5"))
     assert run(hopper, "--video") == 2
     error = capsys.readouterr().err
-    assert "--video cannot draw here (MUJOCO_GL=disabled" in error
-    assert "set MUJOCO_GL=egl" in error
+    assert "--video cannot draw Hopper-v5: MuJoCo cannot, with MUJOCO_GL=disabled" in error
+    assert "set MUJOCO_GL=" in error
     assert not (hopper / "evaluation.json").exists()
 
 

@@ -72,6 +72,58 @@ def test_a_small_window_takes_a_small_context(dataset, tmp_path, capsys):
     assert "leave --context out, and give trajplan evaluate --context 0" in capsys.readouterr().err
 
 
+@pytest.fixture
+def second(dataset):
+    """The id of another dataset of the same spaces, of 4 episodes."""
+    from trajplan.data.dataset import OfflineDataset
+
+    first = OfflineDataset.from_minari(dataset)
+    episodes = [
+        {
+            "observations": first.observations[13 * e : 13 * (e + 1)] + 1.0,
+            **{name: getattr(first, name)[12 * e : 12 * (e + 1)] for name in ("actions", "rewards")},
+            **{name: getattr(first, name)[12 * e : 12 * (e + 1)] for name in ("terminations", "truncations")},
+        }
+        for e in range(4)
+    ]
+    spaces = {"observation_space": first.info.observation_space, "action_space": first.info.action_space}
+    OfflineDataset.from_episodes(episodes, **spaces).save("toy/hopper/medium-v0")
+    return "toy/hopper/medium-v0"
+
+
+def test_several_datasets_train_as_one(dataset, second, tmp_path, capsys):
+    output = str(tmp_path / "run")
+    assert main(["train", "--dataset", dataset, second, "--output", output, *SMALL]) == 0
+    assert f"on {dataset} + {second}" in capsys.readouterr().out
+    values = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert values["sources"] == [
+        {"id": dataset, "num_episodes": 6, "num_transitions": 72},
+        {"id": second, "num_episodes": 4, "num_transitions": 48},
+    ]
+    assert values["num_transitions"] == 120
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"datasets:\n- {dataset}\n- {second}\n" in card
+    assert f"`{dataset} + {second}`" in card
+    assert f"| of {second} | 4 episodes, 48 transitions |" in card
+    # The run knows them, and keeps to them.
+    assert main(["train", "--resume", "--output", output]) == 0
+    assert f"on {dataset} + {second}" in capsys.readouterr().out
+    assert main(["train", "--resume", "--dataset", dataset, "--output", output]) == 2
+    assert f"its id is {dataset} and was {dataset} + {second}" in capsys.readouterr().err
+
+
+def test_runs_that_know_one_id_only_are_resumed(dataset, tmp_path, capsys):
+    """As written before there were several."""
+    output = tmp_path / "run"
+    assert main(["train", "--dataset", dataset, "--output", str(output), *SMALL]) == 0
+    values = json.loads((output / "dataset.json").read_text())
+    del values["sources"]
+    (output / "dataset.json").write_text(json.dumps(values))
+    assert main(["train", "--resume", "--output", str(output)]) == 0
+    assert f"Resuming {output}, on {dataset}." in capsys.readouterr().out
+    assert load_model_folder(output).info.id == dataset
+
+
 def test_the_preset_is_chosen_by_the_dataset_and_said(dataset, tmp_path, capsys):
     small = ["--n-layer", "1", "--n-embd", "8", "--updates", "1", "--batch-size", "4"]
     assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *small]) == 0
@@ -169,53 +221,17 @@ def test_help_documents_every_setting_without_loading_torch():
         assert flag in done.stdout
 
 
-@pytest.fixture
-def second(dataset):
-    """The id of another dataset of the same spaces, of 4 episodes."""
-    from trajplan.data.dataset import OfflineDataset
-
-    first = OfflineDataset.from_minari(dataset)
-    episodes = [
-        {
-            "observations": first.observations[13 * e : 13 * (e + 1)] + 1.0,
-            **{name: getattr(first, name)[12 * e : 12 * (e + 1)] for name in ("actions", "rewards")},
-            **{name: getattr(first, name)[12 * e : 12 * (e + 1)] for name in ("terminations", "truncations")},
-        }
-        for e in range(4)
-    ]
-    spaces = {"observation_space": first.info.observation_space, "action_space": first.info.action_space}
-    OfflineDataset.from_episodes(episodes, **spaces).save("toy/hopper/medium-v0")
-    return "toy/hopper/medium-v0"
-
-
-def test_several_datasets_train_as_one(dataset, second, tmp_path, capsys):
-    output = str(tmp_path / "run")
-    assert main(["train", "--dataset", dataset, second, "--output", output, *SMALL]) == 0
-    assert f"on {dataset} + {second}" in capsys.readouterr().out
-    values = json.loads((tmp_path / "run" / "dataset.json").read_text())
-    assert values["sources"] == [
-        {"id": dataset, "num_episodes": 6, "num_transitions": 72},
-        {"id": second, "num_episodes": 4, "num_transitions": 48},
-    ]
-    assert values["num_transitions"] == 120
-    card = (tmp_path / "run" / "README.md").read_text()
-    assert f"datasets:\n- {dataset}\n- {second}\n" in card
-    assert f"`{dataset}` + `{second}`" in card
-    assert f"| of {second} | 4 episodes, 48 transitions |" in card
-    # The run knows them, and keeps to them.
-    assert main(["train", "--resume", "--output", output]) == 0
-    assert f"on {dataset} + {second}" in capsys.readouterr().out
-    assert main(["train", "--resume", "--dataset", dataset, "--output", output]) == 2
-    assert f"its id is {dataset} and was {dataset} + {second}" in capsys.readouterr().err
-
-
-def test_runs_that_know_one_id_only_are_resumed(dataset, tmp_path, capsys):
-    """As written before there were several."""
-    output = tmp_path / "run"
-    assert main(["train", "--dataset", dataset, "--output", str(output), *SMALL]) == 0
-    values = json.loads((output / "dataset.json").read_text())
-    del values["sources"]
-    (output / "dataset.json").write_text(json.dumps(values))
-    assert main(["train", "--resume", "--output", str(output)]) == 0
-    assert f"Resuming {output}, on {dataset}." in capsys.readouterr().out
-    assert load_model_folder(output).info.id == dataset
+def test_the_end_tells_which_weights_are_kept(dataset, tmp_path, capsys):
+    often = ["--eval-every", "2", "--held-out", "0.3", "--patience", "1", "--learning-rate", "5", "--updates", "60"]
+    command = ["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, *often]
+    assert main(command) == 0
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    updates, kept, loss = run["updates"], run["weights"]["update"], run["weights"]["held_out_loss"]
+    assert kept < updates < 60
+    out = capsys.readouterr().out
+    assert f"Trained for {updates} updates, and stopped as the held-out loss no longer fell" in out
+    assert f"the weights are those of update {kept}, of the lowest held-out loss, {loss:.3f}." in out
+    said = f"The weights are those of update {kept} of {updates}, of the lowest loss on held-out episodes ({loss:.4f}"
+    assert said in (tmp_path / "run/README.md").read_text()
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((tmp_path / "run/run.json").read_text()) == run

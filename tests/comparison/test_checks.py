@@ -61,7 +61,7 @@ def test_data_that_a_method_cannot_learn_from_are_refused():
     with pytest.raises(DataError, match="one episode cannot be divided"):
         check_method("tt", {}, dataset(episodes=1))
     unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    with pytest.raises(ConfigError, match="need actions with finite bounds"):
+    with pytest.raises(ConfigError, match="needs actions with finite bounds"):
         check_method("bc", {}, dataset(unbounded))
     assert not check_method("bc", {"eval_every": 0}, dataset())
 

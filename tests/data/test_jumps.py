@@ -107,7 +107,7 @@ def test_an_import_counts_and_names_them(rng, tmp_path, data_root):
     report = import_d4rl(path, "d4rl/antmaze-v0")
     assert report.jumps == EPISODES - 1
     (note,) = [note for note in report.notes if "jumps" in note]
-    for part in ("29 rows, the first of them 119,", "out of step", "--cut-jumps", "next_observations"):
+    for part in ("29 rows (the first is row 119)", "out of step", "--cut-jumps", "next_observations"):
         assert part in note
     # It only tells: the episodes are as the flags have them.
     assert OfflineDataset.from_minari("d4rl/antmaze-v0").lengths.tolist() == [121, *[119] * 28, 117]

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from trajplan.config import from_dict
+from trajplan.planners.config import BeamSearchConfig
 from trajplan.planners.sampling import sample
 
 LOGITS = torch.tensor([0.1, 0.4, 0.3, 0.2]).log()
@@ -32,6 +34,38 @@ def test_top_k_keeps_the_likeliest():
 )
 def test_cdf_keeps_the_smallest_set_of_the_likeliest_that_reaches_it(cdf, kept):
     assert frequencies(cdf=cdf).nonzero().flatten().tolist() == kept
+
+
+def release_mask(logits, threshold):
+    """What the paper's code keeps of (V,) logits: sorted upwards, the tokens before `threshold` of the mass go."""
+    probabilities = logits.double().softmax(-1)
+    order = sorted(range(len(logits)), key=lambda token: float(probabilities[token]))
+    total, kept = 0.0, set()
+    for token in order:
+        total += float(probabilities[token])
+        if total >= threshold:
+            kept.add(token)
+    return kept
+
+
+def kept_by(logits, cdf):
+    grid = (torch.arange(4000) + 0.5) / 4000
+    return set(sample(logits.expand(4000, -1), grid, top_k=None, cdf=cdf, temperature=1.0).tolist())
+
+
+def test_the_likeliest_four_tenths_are_what_the_release_keeps_at_its_cdf_of_six_tenths():
+    gaussian = -0.5 * ((torch.arange(100) - 49.6) / 10) ** 2
+    assert kept_by(gaussian, 0.4) == release_mask(gaussian, 0.6)
+    assert (len(kept_by(gaussian, 0.4)), len(kept_by(gaussian, 0.6))) == (11, 17)
+    generator = torch.Generator().manual_seed(0)
+    for spread in (0.3, 1.0, 3.0):
+        for logits in torch.randn(50, 100, generator=generator) * spread:
+            assert kept_by(logits, 0.4) == release_mask(logits, 0.6)
+    assert BeamSearchConfig().action_cdf == 0.4
+
+
+def test_a_planner_saved_with_a_wider_cut_keeps_it():
+    assert from_dict(BeamSearchConfig, {"horizon": 5, "action_cdf": 0.6}).action_cdf == 0.6
 
 
 def test_temperature_comes_before_the_cuts():

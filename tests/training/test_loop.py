@@ -49,7 +49,7 @@ def test_the_folder_holds_everything(unbroken, dataset, tiny, planner):
     names = {path.name for path in unbroken.iterdir()}
     assert names == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer.safetensors", "dataset.json"),
-        *("planner.json", "training.json", "metrics.jsonl", "training_state"),
+        *("planner.json", "training.json", "metrics.jsonl", "run.json", "training_state"),
     }
     loaded = checkpoint.load_model_folder(unbroken)
     assert loaded.info.id == "walks"
@@ -80,10 +80,10 @@ def test_held_out_loss_is_that_of_the_saved_model_on_unseen_episodes(unbroken, d
     chosen = torch.tensor([i * len(windows) // min(13, len(windows)) for i in range(min(13, len(windows)))])
     batch = table.batch(*windows.gather_rows(chosen))
     output = loaded.model(batch.tokens, targets=batch.targets, valid=batch.valid)
-    last = read_metrics(unbroken)[-1]
-    assert last["held_out/loss"] == pytest.approx(output.loss.item(), rel=1e-5)
+    best = min((line for line in read_metrics(unbroken) if "held_out/loss" in line), key=lambda x: x["held_out/loss"])
+    assert best["held_out/loss"] == pytest.approx(output.loss.item(), rel=1e-5)
     for kind, value in output.losses.items():
-        assert last[f"held_out/{kind}"] == pytest.approx(value.item(), rel=1e-5)
+        assert best[f"held_out/{kind}"] == pytest.approx(value.item(), rel=1e-5)
 
 
 def test_another_seed_gives_another_run(unbroken, dataset, tiny, planner, tmp_path):
@@ -132,8 +132,9 @@ def test_killed_and_resumed_is_bit_identical(
     assert (result.updates, result.interrupted) == (12, False)
     assert numbers(folder) == numbers(unbroken)
     assert same_weights(folder, unbroken)
+    assert (folder / "run.json").read_bytes() == (unbroken / "run.json").read_bytes()
     newest = "training_state/step-00000012"
-    for file in state.FILES:
+    for file in (*state.FILES, state.KEPT_WEIGHTS):
         assert (folder / newest / file).read_bytes() == (unbroken / newest / file).read_bytes()
     assert not [path for path in folder.rglob("*") if path.name.startswith(files.PARTIAL)]
 

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import fully_shard
 
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.training import state
+from trajplan.training.best import Best
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train
 from trajplan.training.optimizer import make_optimizer
@@ -31,13 +32,18 @@ def restore_sharded(folder):
     model, optimizer = sharded()
     for seed in range(3):
         update(model, optimizer, seed)
+    best = Best()
+    best.measured(3, 1.0, model)
     weights, moments = state.full_weights(model), state.full_moments(model, optimizer)
     random = state.random_states(accelerator)
     if accelerator.is_main_process:
         assert weights["heads"].shape == moments["heads/exp_avg"].shape == (5, 6, 8)
         state.save_state(Path(folder), weights, moments, random, {"update": 3})
+        weights = {name: value.clone() for name, value in weights.items()}
     accelerator.wait_for_everyone()
     update(model, optimizer, 3)
+    assert best.weights.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in best.weights.items())
     expected = state.full_weights(model)
     model, optimizer = sharded()
     state.restore(Path(folder) / "step-00000003", model, optimizer, accelerator)

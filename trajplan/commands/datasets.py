@@ -67,7 +67,8 @@ def _sentence(summary: str) -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from trajplan.data.minari_source import dataset_root, list_datasets
+    from trajplan.data.minari_root import dataset_root
+    from trajplan.data.minari_source import list_datasets
 
     rows = list_datasets()
     if args.json:
@@ -125,4 +126,6 @@ def _import(args: argparse.Namespace) -> None:
         print(note)
     if report.reference is None:
         print("No reference scores are known for it; give them with --reference-scores to have normalised scores.")
+    if args.env is None:
+        print("Without an environment its actions have no bounds, which the baselines need; name it with --env.")
     print(f"Look at it with: trajplan datasets show {args.id}")

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="settings to start from, which the flags below override: auto (chosen by environment and kind of data), "
+        help="settings to start from, which the flags below override: auto (by number of transitions, device, "
+        "environment and kind of data), "
         f"{', '.join(_preset_names())} (default: auto)",
     )
     parser.add_argument(
@@ -53,14 +54,20 @@ def run(args: argparse.Namespace) -> int:
     # One process fills the dataset's cache, the others open it.
     with process.main_process_first():
         dataset = OfflineDataset.from_minari(ids)
+    dataset_id = dataset.id
     if continued and args.preset is None:
         config, planner = replace(saved_config(output), **flags), saved_planner(output)
-        say = f"Resuming {output}, on {dataset.id}."
+        say = f"Resuming {output}, on {dataset_id}."
     else:
         automatic = args.preset in (None, "auto")
-        preset = preset_for(dataset.info) if automatic else preset_named(args.preset, dataset.num_transitions)
+        preset = (
+            preset_for(dataset.info, gpu=uses_gpu())
+            if automatic
+            else preset_named(args.preset, dataset.num_transitions)
+        )
         config, planner = replace(preset.train, **flags), preset.planner
-        say = f"Preset {preset.name}{' (chosen by environment and kind of data)' if automatic else ''} on {dataset.id}."
+        say = f"Preset {preset.name}{f' ({preset.why})' if automatic else ''} on {dataset_id}."
+        say += f"\n{preset.note}" if preset.note else ""
     if args.context is not None:
         if continued and args.context != planner.context:
             raise CheckpointError(
@@ -82,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 130
     write_card(output)
-    print(f"Trained for {result.updates} updates: {output}")
+    print(f"{result}\n{output}")
     return 0
 
 

@@ -34,8 +34,12 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
     """
     training, planner = split_planner(settings)
     if method == TRANSFORMER:
+        from trajplan.training.loop import uses_gpu  # with accelerate, which baselines do not need
+
         name = training.pop("preset", "auto")
-        preset = preset_for(dataset.info) if name == "auto" else preset_named(name, dataset.num_transitions)
+        preset = (
+            preset_for(dataset.info, gpu=uses_gpu()) if name == "auto" else preset_named(name, dataset.num_transitions)
+        )
         train = replace(preset.train, **training)
         _check_planner(preset, planner, train.window)
         if train.held_out > 0:
@@ -87,7 +91,7 @@ def check_cell(cell: Cell) -> None:
     Raises:
         ConfigError, DataError: as `check_method` and `check_environments` say, or if the dataset is not there.
     """
-    dataset = OfflineDataset.from_minari(cell.dataset)
+    dataset = OfflineDataset.from_minari(cell.dataset_ids)
     on_the_way = check_method(cell.method, cell.settings, dataset)
     check_environments(dataset.info, cell.evaluation, on_the_way)
 

@@ -219,8 +219,8 @@ def _look_for_jumps(columns: _Columns, report: ImportReport, cut: bool) -> None:
     report.jumps = len(rows)
     if len(rows) == 0:
         return
-    places = f"row {rows[0]:,}" if len(rows) == 1 else f"{len(rows):,} rows, the first of them {rows[0]:,},"
-    far = f"At {places} inside an episode the observation jumps by more than {FACTOR:g} times its usual steps"
+    places = f"row {rows[0]:,}" if len(rows) == 1 else f"{len(rows):,} rows (the first is row {rows[0]:,})"
+    far = f"Inside episodes the observation jumps after {places} by more than {FACTOR:g} times its usual steps"
     if cut:
         columns.timeouts[rows] = True
         report.notes.append(f"{far}; an episode was ended there, as at a timeout.")

@@ -142,6 +142,17 @@ class OfflineDataset:
 
         return save_minari(self, id, description)
 
+    def __repr__(self) -> str:
+        # The arrays may be larger than memory, and messages and debuggers ask for this often.
+        sizes = f"episodes={self.num_episodes}, transitions={self.num_transitions}"
+        return f"OfflineDataset({self.id!r}, {sizes}, observations={self.observation_dim}, actions={self.action_dim})"
+
+    def __str__(self) -> str:
+        """What `print` shows: sizes, spaces, returns, how episodes end. Observations and actions are not read."""
+        from trajplan.data.summary import describe
+
+        return describe(self)
+
     @property
     def num_transitions(self) -> int:
         """N."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-# In continuous data (MuJoCo's walkers and hands, mazes, human demonstrations) no step of a dimension is above eight times
-# the one that 98 % of its steps stay below; mostly it is two to six times that.
+# In continuous data (MuJoCo's walkers and hands, mazes, human demonstrations) no step of a dimension is above eight
+# times the one that 98 % of its steps stay below; mostly it is two to six times that.
 FACTOR = 12.0
 QUANTILE = 0.98
 _SAMPLE = 200_000

@@ -18,7 +18,6 @@ import h5py
 import minari
 from minari import MinariDataset
 from minari.dataset.minari_dataset import DATASET_ID_RE
-from minari.storage import get_dataset_path
 
 from trajplan.data.cache import (
     build_entry,
@@ -31,6 +30,7 @@ from trajplan.data.cache import (
 )
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.minari_root import dataset_root
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.together import describe_together, with_sizes
 from trajplan.data.validate import FIELDS, Episode, check_episode
@@ -81,7 +81,7 @@ def find_minari(id: str) -> MinariDataset:
     match = DATASET_ID_RE.fullmatch(id)
     if match is None or match["version"] is None:
         raise DataError(f"{id!r} is not a Minari id; ids look like mujoco/hopper/medium-v0.{_suggestion(id)}")
-    path = get_dataset_path(id)
+    path = dataset_root() / id
     if not (path / "data").exists():
         _download(id, path)
     try:
@@ -204,11 +204,6 @@ def _reachable(endpoint: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def dataset_root() -> Path:
-    """The folder of the Minari datasets on this machine: `MINARI_DATASETS_PATH`, else `~/.minari/datasets`."""
-    return get_dataset_path()
 
 
 def list_datasets() -> list[dict[str, Any]]:

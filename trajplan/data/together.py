@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from trajplan.data.environment import spec_to_dict
 from trajplan.data.info import DatasetInfo, Source
+from trajplan.data.spaces import one_line
 from trajplan.errors import DataError
 
 # What makes another environment of a specification; the rest differs between versions of Gymnasium.
@@ -92,7 +93,7 @@ def _of_spaces(first: spaces.Space, other: spaces.Space, name: str) -> str | Non
                 column = int(np.argmax(apart))
                 pair = f"{values[0][column]:g} and {values[1][column]:g}"
                 return f"{name} have the {bound} bounds {pair} in dimension {column}"
-    return f"{name} are {' '.join(str(first).split())} and {' '.join(str(other).split())}"
+    return f"{name} are {one_line(first)} and {one_line(other)}"
 
 
 def _of_environments(first: EnvSpec | None, other: EnvSpec | None) -> str | None:

@@ -16,7 +16,9 @@ class BeamSearchConfig:
     context: int = option(5, "past transitions that the plan is conditioned on")
     discount: float = option(0.99, "discount of predicted rewards; the one the model was trained with")
     action_top_k: int | None = option(None, "sample action tokens among the k likeliest (none: all)")
-    action_cdf: float | None = option(0.6, "sample action tokens among the likeliest up to this mass (none: all)")
+    action_cdf: float | None = option(
+        0.4, "sample action tokens among the likeliest up to this mass (none: all); 0.4 is the release's cdf 0.6"
+    )
     action_temperature: float = option(1.0, "temperature of the action tokens")
     observation_top_k: int | None = option(1, "sample observation tokens among the k likeliest (1: greedy, none: all)")
     observation_cdf: float | None = option(

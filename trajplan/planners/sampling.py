@@ -10,7 +10,8 @@ def sample(logits: Tensor, noise: Tensor | None, *, top_k: int | None, cdf: floa
         logits: (..., V).
         noise: (...) uniform in [0, 1), what the draw is made with; None only where `top_k` is 1.
         top_k: keep the k likeliest tokens; 1 is greedy.
-        cdf: keep the smallest set of likeliest tokens whose mass reaches this.
+        cdf: keep the smallest set of likeliest tokens whose mass reaches this. The paper's code counts from the
+            other end, what the unlikeliest tokens hold that it drops: its cdf 0.6 is 0.4 here.
         temperature: divides the logits, before either cut.
 
     Returns:

@@ -51,6 +51,11 @@ def save_settings(
     targets = {"discount": config.discount, "termination_penalty": config.termination_penalty}
     write_json(folder / "dataset.json", info.to_dict() | targets)
     write_json(folder / "planner.json", to_dict(planner))
+    save_training(folder, config)
+
+
+def save_training(folder: Path, config: TrainConfig) -> None:
+    """Write training.json, of which some settings may differ when the run is resumed."""
     write_json(folder / "training.json", to_dict(config))
 
 
@@ -69,7 +74,8 @@ def save_model(folder: Path, model: TrajectoryTransformer, weights: dict[str, Te
     with writing(folder / WEIGHTS):
         shutil.rmtree(temporary, ignore_errors=True)
         logging.disable_progress_bar()
-        model.save_pretrained(temporary, state_dict=weights)
+        # A copy, as it takes out what it has written.
+        model.save_pretrained(temporary, state_dict=dict(weights))
         logging.enable_progress_bar()
         # safetensors writes files that only their owner can read.
         (temporary / WEIGHTS).chmod((temporary / "config.json").stat().st_mode)

@@ -7,13 +7,16 @@ from typing import Literal
 from trajplan.config import changes, option, require
 from trajplan.training.trackers import tracker_names, trackers_option
 
-# What may differ when a run is resumed: these change neither the weights nor metrics.jsonl.
-FREE_ON_RESUME = frozenset({"save_every", "trackers"})
+# What may differ when a run is resumed: these change neither the weights of an update nor its line of metrics.jsonl.
+FREE_ON_RESUME = frozenset({"patience", "save_every", "trackers"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Pretraining of a Trajectory Transformer; the defaults are the paper's (Janner, Li, Levine 2021)."""
+    """Pretraining of a Trajectory Transformer; the defaults are the released ones but for the learning rate's schedule.
+
+    Source: Janner, Li, Levine 2021; docs/training.md tells where its settings differ by dataset, and ours from them.
+    """
 
     n_layer: int = option(4, "transformer blocks")
     n_head: int = option(4, "attention heads")
@@ -50,6 +53,9 @@ class TrainConfig:
     held_out: float = option(0.05, "share of the episodes kept out of training to measure the loss on (0: none)")
     eval_every: int = option(500, "updates between two measurements of the held-out loss")
     eval_windows: int = option(2048, "held-out windows measured each time, evenly spaced")
+    patience: int | None = option(
+        None, "measurements of the held-out loss without a better one after which the run stops (none: at its end)"
+    )
     log_every: int = option(10, "updates between two lines of metrics.jsonl")
     save_every: int = option(500, "updates between two checkpoints")
     precision: Literal["auto", "no", "bf16"] = option("auto", "mixed precision (auto: bf16 on a GPU, else none)")
@@ -79,6 +85,9 @@ class TrainConfig:
         require(self.seed >= 0, "seed", self.seed, "be 0 or more")
         penalty = self.termination_penalty
         require(penalty is None or math.isfinite(penalty), "termination_penalty", penalty, "be finite, or none")
+        patience = self.patience
+        require(patience is None or patience >= 1, "patience", patience, "be at least 1, or none")
+        require(patience is None or self.held_out > 0, "patience", patience, "be none where held_out is 0")
         tracker_names(self.trackers)
 
     def resolved(self, *, windows: int, bf16: bool) -> "TrainConfig":

@@ -15,6 +15,8 @@ from trajplan.errors import CheckpointError
 PARTIAL = ".partial-"
 # The `model_type` in the config.json of a baseline.
 BASELINE_TYPE = "trajplan-baseline"
+# How a run of pretraining went, for people and the card; what a resumed run goes by is in its checkpoints.
+RUN = "run.json"
 
 
 def refuse_file(folder: Path) -> None:

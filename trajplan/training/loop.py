@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint, state
 from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
+from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
-from trajplan.training.files import read_json, remove_partial
+from trajplan.training.files import remove_partial
 from trajplan.training.interrupt import Interrupt
 from trajplan.training.metrics import MetricsFile
 from trajplan.training.optimizer import learning_rate, make_optimizer
@@ -42,31 +43,14 @@ from trajplan.training.resume import (
     STATES,
     check_same_dataset,
     check_same_settings,
-    check_same_state,
     holds_run,
     make_run_folder,
     newest_checkpoint,
     other_settings,
     refuse_existing,
 )
+from trajplan.training.run_state import Run, restore, save
 from trajplan.training.trackers import FOLDER, check_trackers, tracker_names
-
-
-@dataclass
-class Run:
-    """What the loop works on, on one process."""
-
-    config: TrainConfig
-    folder: Path
-    accelerator: Accelerator
-    raw: TrajectoryTransformer
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    batches: TrainingBatches
-    held_out: HeldOut | None
-    about: dict[str, Any]
-    done: int = 0
-    seconds: float = 0.0
 
 
 def supports_bf16() -> bool:
@@ -142,7 +126,9 @@ def train(
     raw, model, optimizer = build(dataset, tokenizer, config, accelerator)
     run = Run(config, folder, accelerator, raw, model, optimizer, batches, measured, about)
     if step:
-        _restore(run, step)
+        restore(run, step)
+        if accelerator.is_main_process:
+            checkpoint.save_training(folder, config)
     elif accelerator.is_main_process:
         make_run_folder(folder)
         remove_partial(folder)
@@ -215,16 +201,6 @@ def build(
     return raw, model, optimizer
 
 
-def _restore(run: Run, step: Path) -> None:
-    about = read_json(step / "state.json")
-    check_same_state(step, about, run.about["fingerprint"], run.accelerator.num_processes)
-    state.restore(step, run.model, run.optimizer, run.accelerator)
-    run.done, run.seconds = about["update"], about["seconds"]
-    if run.accelerator.is_main_process:
-        # The run may have been killed between writing its state and its model.
-        checkpoint.save_model(run.folder, run.raw, state.saved_weights(step))
-
-
 def _loop(run: Run) -> TrainResult:
     config, accelerator = run.config, run.accelerator
     total = config.updates or 0
@@ -232,39 +208,38 @@ def _loop(run: Run) -> TrainResult:
     metrics = MetricsFile(run.folder, run.done) if main else None
     if config.trackers:
         accelerator.init_trackers("trajplan", config=to_dict(config))
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = metrics.last if metrics else {}
     wanted = False
     if main:
         _announce(run)
     started = time.perf_counter() - run.seconds
     with Interrupt() as interrupt, Progress(run.done, total, config, run.raw, main) as progress:
-        while run.done < total and not wanted:
+        tell_time(run, lambda: _compute(run, False), progress.write)
+        progress.start()
+        while not run.over and not wanted:
             stats, wanted = _update(run, interrupt.wanted)
             run.done += 1
-            ending = run.done == total or wanted
-            measure = run.held_out is not None and (run.done % config.eval_every == 0 or run.done == total)
             logged = run.done % config.log_every == 0 or run.done == total
             progress.step(stats["loss"])
             speed = progress.speed
-            losses = run.held_out.losses(run.model, accelerator) if measure and run.held_out else {}
+            losses = _held_out_losses(run)
             # After the measurement, which a run's time includes.
             run.seconds = time.perf_counter() - started
-            if logged or measure:
+            if logged or losses:
                 values = {"update": run.done, "epoch": run.batches.order.epoch_of(run.done)} | stats
-                values |= {f"held_out/{name}": value for name, value in losses.items()}
-                values |= {"seconds": round(run.seconds, 3), "tokens_per_second": round(speed)}
+                values |= losses | {"seconds": round(run.seconds, 3), "tokens_per_second": round(speed)}
                 if metrics:
                     metrics.write(values)
                 accelerator.log({k: v for k, v in values.items() if k != "update"}, step=run.done)
-                progress.show(values)
-            if ending or run.done % config.save_every == 0:
+                progress.show(values, run.best)
+            if run.over or wanted or run.done % config.save_every == 0:
                 if metrics:
                     metrics.sync()
-                _save(run)
+                save(run)
     if metrics:
         metrics.close()
     accelerator.end_training()
-    return TrainResult(run.done, run.done < total, values)
+    return TrainResult(run.done, not run.over, values, run.kept, run.best.loss, run.stopped_early)
 
 
 def _announce(run: Run) -> None:
@@ -280,12 +255,32 @@ def _announce(run: Run) -> None:
     )
 
 
+def _held_out_losses(run: Run) -> dict[str, float]:
+    """The held-out losses as metrics, after an update that they are measured at; else nothing."""
+    if run.held_out is None or (run.done % run.config.eval_every and run.done != run.config.updates):
+        return {}
+    losses = run.held_out.losses(run.model, run.accelerator)
+    run.best.measured(run.done, losses["loss"], run.model)
+    return {f"held_out/{name}": value for name, value in losses.items()}
+
+
 def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
     """One update of the weights; gives its losses and whether any process was asked to stop."""
-    config, accelerator = run.config, run.accelerator
-    rate = learning_rate(run.done, config)
+    rate = learning_rate(run.done, run.config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    values, stop = _compute(run, interrupted)
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(values[name]):
+            _stop_not_finite(run, name.replace("_", " "), values[name])
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return values | {"learning_rate": rate}, stop
+
+
+def _compute(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
+    """The gradients of the next update, its losses, and whether any process was asked to stop."""
+    config, accelerator = run.config, run.accelerator
     parts, counts = run.batches.batch(run.done)
     summands = gradients(run.model, accelerator, parts, counts)
     norm: Any = accelerator.clip_grad_norm_(run.model.parameters(), config.grad_clip)
@@ -293,13 +288,7 @@ def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
     flag = torch.tensor([float(interrupted)], device=summands.device)
     *losses, stop = accelerator.reduce(torch.cat([summands, flag])).tolist()
     values = dict(zip(("loss", *(f"loss/{kind}" for kind in KINDS)), losses, strict=True))
-    values |= {"gradient_norm": float(norm), "learning_rate": rate}
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            _stop_not_finite(run, name.replace("_", " "), values[name])
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    return values, stop > 0
+    return values | {"gradient_norm": float(norm)}, stop > 0
 
 
 def _stop_not_finite(run: Run, name: str, value: float) -> None:
@@ -310,15 +299,3 @@ def _stop_not_finite(run: Run, name: str, value: float) -> None:
         f"{episodes}; the last good checkpoint is {last or 'none, as none was saved yet'}. "
         f"{other_settings(run.folder)}"
     )
-
-
-def _save(run: Run) -> None:
-    """Write a training state, then the model folder; every process takes part, the main one writes."""
-    weights = state.full_weights(run.model)
-    moments = state.full_moments(run.model, run.optimizer)
-    random = state.random_states(run.accelerator)
-    if run.accelerator.is_main_process:
-        about = run.about | {"update": run.done, "seconds": run.seconds}
-        state.save_state(run.folder / STATES, weights, moments, random, about)
-        checkpoint.save_model(run.folder, run.raw, weights)
-    run.accelerator.wait_for_everyone()

@@ -14,6 +14,9 @@ NAME = "metrics.jsonl"
 class MetricsFile:
     """The run's numbers by update; every line is flushed, and a resumed run continues where its checkpoint stands.
 
+    Attributes:
+        last: the last line that was there before; empty if there was none.
+
     Args:
         folder: the model folder.
         update: the updates done; lines of later ones, and a half-written line, are dropped.
@@ -25,7 +28,10 @@ class MetricsFile:
 
     def __init__(self, folder: Path, update: int = 0) -> None:
         self.path = folder / NAME
-        kept = [line for line in read_metrics(folder) if line["update"] <= update] if update else []
+        kept: list[dict[str, Any]] = (
+            [line for line in read_metrics(folder) if line["update"] <= update] if update else []
+        )
+        self.last = kept[-1] if kept else {}
         temporary = folder / (PARTIAL + NAME)
         with writing(self.path):
             temporary.write_text("".join(_line(values) for values in kept))

@@ -8,14 +8,14 @@ from trajplan.data.info import DatasetInfo, dataset_ids
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
-from trajplan.training.files import BASELINE_TYPE, make_folder, read_json
+from trajplan.training.files import BASELINE_TYPE, RUN, make_folder, read_json
 from trajplan.training.state import newest_state
 
 STATES = "training_state"
 MARKS = ("training.json", "model.safetensors", "metrics.jsonl")
 # What else training writes, for whatever method.
 WRITTEN = (
-    *("config.json", "dataset.json", "planner.json", "tokenizer.json", "tokenizer.safetensors"),
+    *("config.json", "dataset.json", "planner.json", "tokenizer.json", "tokenizer.safetensors", RUN),
     *("dynamics.safetensors", "model_report.json", "model_report.png", "values.png"),
 )
 

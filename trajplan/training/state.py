@@ -21,6 +21,8 @@ from trajplan.training.tensors import read_tensors, write_tensors
 
 KEPT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
+# There only where the kept weights are of an earlier update than the checkpoint.
+KEPT_WEIGHTS = "kept.safetensors"
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -57,6 +59,7 @@ def save_state(
     moments: dict[str, Tensor],
     random: dict[str, Tensor],
     about: dict[str, Any],
+    kept: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write `folder/step-XXXXXXXX` and delete all but the newest `KEPT`; for the main process.
 
@@ -64,6 +67,7 @@ def save_state(
         folder: the run's `training_state`.
         weights, moments, random: see the functions above.
         about: JSON-able, with `update`, the number of updates done.
+        kept: the weights that the model folder is to hold, where these are not `weights`.
 
     Raises:
         CheckpointError: if it cannot be written.
@@ -74,9 +78,11 @@ def save_state(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, tensors in zip(FILES, (weights, moments, random), strict=True):
+        files = dict(zip(FILES, (weights, moments, random), strict=True))
+        files |= {} if kept is None else {KEPT_WEIGHTS: kept}
+        for name, tensors in files.items():
             write_tensors(temporary / name, tensors)
-        sizes = {name: (temporary / name).stat().st_size for name in FILES}
+        sizes = {name: (temporary / name).stat().st_size for name in files}
         write_json(temporary / "state.json", about | {"sizes": sizes})
         publish(temporary, final)
         for old in sorted(folder.glob("step-*"))[:-KEPT]:
@@ -84,13 +90,14 @@ def save_state(
     return final
 
 
-def saved_weights(step: Path) -> dict[str, Tensor]:
-    """The model's weights in a checkpoint.
+def kept_weights(step: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint that the model folder is to hold.
 
     Raises:
         CheckpointError: if the file is damaged.
     """
-    return read_tensors(step / FILES[0])
+    kept = step / KEPT_WEIGHTS
+    return read_tensors(kept if kept.exists() else step / FILES[0])
 
 
 def newest_state(folder: Path) -> Path | None:
@@ -145,6 +152,6 @@ def _random_states_of(step: Path, random: dict[str, Tensor], accelerator: Accele
 def _is_whole(step: Path) -> bool:
     try:
         sizes = read_json(step / "state.json")["sizes"]
-        return all((step / name).stat().st_size == sizes[name] for name in FILES)
-    except (CheckpointError, KeyError, TypeError, OSError):
+        return sizes.keys() >= set(FILES) and all((step / name).stat().st_size == sizes[name] for name in sizes)
+    except (AttributeError, CheckpointError, KeyError, TypeError, OSError):
         return False

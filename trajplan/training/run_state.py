@@ -1,0 +1,90 @@
+"""A run of pretraining, and how its checkpoint and its model folder are written and read."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from trajplan.models.trajectory_transformer import TrajectoryTransformer
+from trajplan.training import checkpoint, state
+from trajplan.training.batches import TrainingBatches
+from trajplan.training.best import Best
+from trajplan.training.config import TrainConfig
+from trajplan.training.evaluate_loss import HeldOut
+from trajplan.training.files import RUN, read_json, write_json
+from trajplan.training.resume import STATES, check_same_state
+
+
+@dataclass
+class Run:
+    """What the loop works on, on one process."""
+
+    config: TrainConfig
+    folder: Path
+    accelerator: Accelerator
+    raw: TrajectoryTransformer
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: TrainingBatches
+    held_out: HeldOut | None
+    about: dict[str, Any]
+    done: int = 0
+    seconds: float = 0.0
+    best: Best = field(default_factory=Best)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the run is over before its last update, as the held-out loss no longer falls."""
+        return self.done < (self.config.updates or 0) and self.best.exhausts(self.config.patience)
+
+    @property
+    def over(self) -> bool:
+        """Whether no update is left to do."""
+        return self.done >= (self.config.updates or 0) or self.stopped_early
+
+    @property
+    def kept(self) -> int:
+        """The update whose weights are in the model folder once the run has saved."""
+        return self.done if self.best.update is None else self.best.update
+
+
+def save(run: Run) -> None:
+    """Write a training state, then the model folder; every process takes part, the main one writes."""
+    weights = state.full_weights(run.model)
+    moments = state.full_moments(run.model, run.optimizer)
+    random = state.random_states(run.accelerator)
+    if run.accelerator.is_main_process:
+        about = run.about | {"update": run.done, "seconds": run.seconds, "best": run.best.about()}
+        kept = weights if run.kept == run.done else run.best.weights
+        state.save_state(run.folder / STATES, weights, moments, random, about, None if kept is weights else kept)
+        _save_kept(run, kept)
+    run.accelerator.wait_for_everyone()
+
+
+def restore(run: Run, step: Path) -> None:
+    """Go back to the checkpoint in the folder `step`; a collective call.
+
+    Raises:
+        CheckpointError: if it does not fit the run.
+    """
+    about = read_json(step / "state.json")
+    check_same_state(step, about, run.about["fingerprint"], run.accelerator.num_processes)
+    state.restore(step, run.model, run.optimizer, run.accelerator)
+    run.done, run.seconds = about["update"], about["seconds"]
+    # Checkpoints of earlier versions name no best weights: the first measurement from here on is the best so far.
+    run.best = Best(**about.get("best", {}))
+    if run.accelerator.is_main_process:
+        kept = state.kept_weights(step)
+        if run.best.update is not None:
+            run.best.weights = kept
+        # The run may have been killed between writing its state and its model.
+        _save_kept(run, kept)
+
+
+def _save_kept(run: Run, weights: dict[str, torch.Tensor]) -> None:
+    checkpoint.save_model(run.folder, run.raw, weights)
+    kept = {"update": run.kept, "held_out_loss": run.best.loss}
+    write_json(run.folder / RUN, {"updates": run.done, "weights": kept, "stopped_early": run.stopped_early})
