@@ -103,8 +103,8 @@ def test_unbounded_actions_are_refused_by_dimension_with_the_cure(dataset, tmp_p
     free = dataclasses.replace(dataset, info=info, actions=np.repeat(dataset.actions, 2, axis=1))
     message = (
         "Every baseline needs actions with finite bounds, low below high, and those of dataset 'toy/hopper-idle-v0' "
-        "have none in dimension 1 (-inf to inf): make it with OfflineDataset.from_episodes(..., env_spec=...), which takes "
-        "the environment's, or with action_space=..."
+        "have none in dimension 1 (-inf to inf): make it with OfflineDataset.from_episodes(..., env_spec=...), which "
+        "takes the environment's, or with action_space=..."
     )
     with pytest.raises(trajplan.TrajplanError) as refused:
         train(free, tmp_path / "run", method)
