@@ -15,7 +15,7 @@ from trajplan.cli import main
 from trajplan.commands import evaluate as command
 from trajplan.errors import ConfigError
 from trajplan.evaluating import EvaluationInterrupted
-from trajplan.evaluation.policy import RandomPolicy
+from trajplan.evaluation.policy import Controller, RandomPolicy
 from trajplan.planners.config import BeamSearchConfig
 
 QUICK: dict[str, Any] = {"episodes": 2, "max_episode_steps": 12, "progress": False}
@@ -130,3 +130,27 @@ def test_what_is_only_for_checkpoints_is_refused_for_policies(checkpoint: Path, 
         trajplan.evaluate(RandomPolicy(controller.info), output=tmp_path, picture=True)
     with pytest.raises(ConfigError, match="dict has no info, reset, act: give a checkpoint folder"):
         trajplan.evaluate({})  # type: ignore[arg-type]
+
+
+def test_a_controller_and_its_plan_print_what_a_person_wants_to_know(checkpoint: Path) -> None:
+    controller = trajplan.load(checkpoint, device="cpu")
+    model: Any = controller.policy
+    size = sum(values.numel() for values in model.search.model.parameters())
+    text = str(controller)
+    assert text.splitlines()[0] == f"Controller: TrajectoryTransformer, {size:,} parameters"
+    assert "toy/pendulum-v0: 5 episodes, 500 transitions, mean return -1200.50" in text
+    assert "Pendulum-v1: 3 observed, actions Box(-2.0, 2.0, (1,), float32)" in text
+    assert "horizon 2, " in text
+    assert "3 beams, " in text
+    observation, _ = gymnasium.make("Pendulum-v1").reset(seed=0)
+    controller.reset(seed=0)
+    action = controller.act(observation)
+    plan = controller.plan
+    assert plan is not None
+    lines = str(plan).splitlines()
+    assert lines[0] == "Plan: 3 beams of 2 steps, the best first"
+    assert f"{plan.scores[0]:.2f}" in lines[1]
+    assert float(lines[2].split("[")[1].rstrip("]")) == pytest.approx(float(action[0]), abs=1e-3)
+    assert f"{plan.log_likelihood[0]:.2f} nats" in lines[3]
+    assert max(map(len, lines)) < 100
+    assert str(Controller(RandomPolicy(controller.info))).startswith("Controller: RandomPolicy\n")
