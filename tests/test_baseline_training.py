@@ -25,8 +25,8 @@ def dataset():
         rewards, last = np.array([step[1] for step in steps]), np.arange(5) == 4
         arrays = {"observations": np.stack(observations), "actions": actions, "rewards": rewards}
         episodes.append(arrays | {"terminations": np.zeros(5, bool), "truncations": last})
-    spec = gymnasium.spec("Pendulum-v1")
-    spec.max_episode_steps = 5
+    # A copy: what gymnasium.spec gives is the registry's own.
+    spec = dataclasses.replace(gymnasium.spec("Pendulum-v1"), max_episode_steps=5)
     return trajplan.OfflineDataset.from_episodes(episodes, id="toy/hopper-idle-v0", env_spec=spec)
 
 
@@ -59,8 +59,8 @@ def test_it_is_the_run_of_the_command(dataset, known, tmp_path):
 
 
 def test_the_defaults_are_the_published_ones_for_the_dataset(dataset, tmp_path):
-    bare = dataclasses.replace(dataset, info=dataclasses.replace(dataset.info, env_spec=None))
-    train(bare, tmp_path / "run", eval_every=0)
+    info = dataclasses.replace(dataset.info, id="toy/hopper/medium-v0", env_spec=None)
+    train(dataclasses.replace(dataset, id=info.id, info=info), tmp_path / "run", eval_every=0)
     assert json.loads((tmp_path / "run" / "training.json").read_text())["reward_transform"] == "return-range"
     assert "evaluation/return" not in read_metrics(tmp_path / "run")[0]
 
