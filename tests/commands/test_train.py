@@ -235,3 +235,13 @@ def test_runs_that_know_one_id_only_are_resumed(dataset, tmp_path, capsys):
     assert main(["train", "--resume", "--output", str(output)]) == 0
     assert f"Resuming {output}, on {dataset}." in capsys.readouterr().out
     assert load_model_folder(output).info.id == dataset
+
+
+def test_help_groups_the_settings(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    places = [shown.index(f"\n{name} settings") for name in ("model", "tokens", "loss", "optimiser", "run")]
+    assert places == sorted(places)
+    for flag, place in (("--n-layer", 0), ("--bins", 1), ("--action-weight", 2), ("--learning-rate", 3), ("--seed", 4)):
+        assert max(i for i, start in enumerate(places) if start < shown.rindex(f"\n  {flag}")) == place
