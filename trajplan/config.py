@@ -12,14 +12,14 @@ from trajplan.errors import ConfigError, did_you_mean
 C = TypeVar("C")
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and the sentence that `--help` and the documentation print."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, group: str = "") -> Any:
+    """A dataclass field with a default, the sentence that `--help` and the documentation print, and its group there."""
+    return dataclasses.field(default=default, metadata={"help": help, "group": group})
 
 
 def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: str) -> None:
     """Add one `--field-name` per field of `config_class`; only those given on the command line are set."""
-    group = parser.add_argument_group(title)
+    groups: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         help = f"{field.metadata['help']} (default: {_show(field.default)})".replace("%", "%%")
@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: st
             keywords["choices"] = typing.get_args(inner)
         else:
             keywords |= {"type": _parser(inner, optional), "metavar": inner.__name__.upper()}
-        group.add_argument("--" + field.name.replace("_", "-"), **keywords)
+        name = field.metadata.get("group", "")
+        if name not in groups:
+            groups[name] = parser.add_argument_group(f"{name} {title}".strip())
+        groups[name].add_argument("--" + field.name.replace("_", "-"), **keywords)
 
 
 def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:

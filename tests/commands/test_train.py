@@ -235,3 +235,13 @@ def test_the_end_tells_which_weights_are_kept(dataset, tmp_path, capsys):
     assert said in (tmp_path / "run/README.md").read_text()
     assert main([*command, "--resume"]) == 0
     assert json.loads((tmp_path / "run/run.json").read_text()) == run
+
+
+def test_help_groups_the_settings(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    places = [shown.index(f"\n{name} settings") for name in ("model", "tokens", "loss", "optimiser", "run")]
+    assert places == sorted(places)
+    for flag, place in (("--n-layer", 0), ("--bins", 1), ("--action-weight", 2), ("--learning-rate", 3), ("--seed", 4)):
+        assert max(i for i, start in enumerate(places) if start < shown.rindex(f"\n  {flag}")) == place

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="past transitions that its planner is conditioned on, below the window (default: the preset's)",
     )
-    add_config_arguments(parser, TrainConfig, "settings (the defaults shown are those of preset tt_default)")
+    add_config_arguments(parser, TrainConfig, "settings (defaults: those of preset tt_default)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """What a run's folder says about continuing it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,15 @@ def saved_planner(folder: Path) -> BeamSearchConfig:
 
 
 def check_same_settings(folder: Path, config: TrainConfig) -> None:
-    """Refuse to continue a run with other settings.
+    """Refuse to continue a run with other settings; more updates lengthen it.
 
     Raises:
         CheckpointError: naming each difference.
     """
-    refuse_changes(folder, differences(config, saved_config(folder)))
+    before = saved_config(folder)
+    if (config.updates or 0) > (before.updates or 0):
+        config = replace(config, updates=before.updates)
+    refuse_changes(folder, differences(config, before))
 
 
 def refuse_changes(folder: Path, changed: list[str]) -> None:
