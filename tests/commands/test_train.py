@@ -127,10 +127,14 @@ def test_runs_that_know_one_id_only_are_resumed(dataset, tmp_path, capsys):
 def test_the_preset_is_chosen_by_the_dataset_and_said(dataset, tmp_path, capsys):
     small = ["--n-layer", "1", "--n-embd", "8", "--updates", "1", "--batch-size", "4"]
     assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *small]) == 0
-    assert "Preset tt_hopper_medium_replay (chosen by" in capsys.readouterr().out
+    assert "Preset tt_small_locomotion (72 transitions are few) on" in capsys.readouterr().out
     config = load_model_folder(tmp_path / "run").train_config
-    assert config.epochs == pytest.approx(80 * 1_000_000 / 72)
-    assert (config.bins, config.n_layer) == (100, 1)
+    assert config.epochs == pytest.approx(11)
+    assert (config.bins, config.n_layer) == (50, 1)
+    named = ["--preset", "tt_hopper_medium_replay", *small]
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "named"), *named]) == 0
+    assert "Preset tt_hopper_medium_replay on" in capsys.readouterr().out
+    assert load_model_folder(tmp_path / "named").train_config.epochs == pytest.approx(80 * 1_000_000 / 72)
 
 
 def test_an_interrupted_run_says_how_to_resume_and_does(dataset, tmp_path, capsys, monkeypatch):
@@ -184,7 +188,10 @@ def test_a_folder_with_files_of_the_users_is_refused_before_anything_is_said_or_
         (["--n-embd", "30"], "n_embd"),
         (["--batch-size", "9", "--accumulation", "2"], "batch_size is 9"),
         (["--trackers", "nosuch"], "trackers"),
-        (["--window", "5", "--updates", "1"], "context is 5 transitions, the model's window 5"),
+        (
+            ["--preset", "tt_default", "--window", "5", "--updates", "1"],
+            "context is 5 transitions, the model's window 5",
+        ),
     ],
 )
 def test_bad_settings_are_one_sentence_and_leave_nothing(dataset, tmp_path, capsys, flags, named):
