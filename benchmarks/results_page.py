@@ -73,7 +73,10 @@ def transformer_table() -> str:
 
 
 def comparison_table(dataset: str) -> str:
-    """Every method on one dataset by its mean return, the best first, the Trajectory Transformer among them."""
+    """Every method on one dataset by its mean return, the best first, the Trajectory Transformer among them.
+
+    A cell made with what has changed since names a footnote of the page as `older`.
+    """
     rows = [(float(run["mean"]), run["row"]) for run in _methods(dataset)]
     transformer = _transformer(dataset)
     if transformer is not None:
@@ -144,6 +147,7 @@ def _methods(dataset: str) -> Iterable[dict[str, Any]]:
         minutes = np.mean([run["training_seconds"] for run in runs]) / 60
         spread = _span([min(returns), max(returns)]) if len(runs) > 1 else "–"
         updates = f"{runs[0]['updates']:,.0f}"
+        label += f"[^{runs[0]['older']}]" if "older" in runs[0] else ""
         row = [label, _number(np.mean(returns)), spread, _number(score, 1), str(len(runs)), updates, f"{minutes:.1f}"]
         yield {"mean": np.mean(returns), "row": row}
 
