@@ -192,3 +192,9 @@ def test_missing_and_damaged_files_are_named(checkpoint: Path, name: str) -> Non
     (checkpoint / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         card_text(checkpoint)
+
+
+def test_a_readme_that_is_no_text_is_named(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match=r"README\.md cannot be read as UTF-8 text .*mend it or move it away"):
+        write_card(checkpoint)

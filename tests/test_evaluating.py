@@ -110,6 +110,10 @@ def test_an_interrupted_evaluation_says_how_far_it_came_and_goes_on(checkpoint: 
         ({"episodes": 0}, "episodes is 0; it must be at least 1"),
         ({"max_episode_steps": -1}, "max_episode_steps is -1; it must be at least 1"),
         ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        (
+            {"seed": 10**20},
+            "seed is 100000000000000000000; it must be 0 or more, and with the episodes fit into 63 bits",
+        ),
         ({"picture": True}, "picture needs a folder: give output"),
         ({"video": True}, "video needs a folder: give output"),
         ({"resume": True}, "resume needs a folder: give output"),

@@ -35,9 +35,16 @@ def write_card(folder: Path) -> Path:
 
 
 def own_text(folder: Path) -> str | None:
-    """The README.md of a checkpoint folder that a person has taken over, or None."""
+    """The README.md of a checkpoint folder that a person has taken over, or None.
+
+    Raises:
+        CheckpointError: if it cannot be read as text.
+    """
     path = folder / "README.md"
-    text = path.read_text() if path.exists() else MARK
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else MARK
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as UTF-8 text ({error}); mend it or move it away.") from None
     return None if MARK in text else text
 
 

@@ -94,7 +94,7 @@ def evaluate(
     counts = {"episodes": episodes, "num_envs": num_envs, "video_episodes": video_episodes}
     for name, value in (counts | {"max_episode_steps": max_episode_steps}).items():
         require(value is None or value >= 1, name, value, "be at least 1")
-    require(seed >= 0, "seed", seed, "be 0 or more")
+    require(0 <= seed < 2**63 - episodes, "seed", seed, "be 0 or more, and with the episodes fit into 63 bits")
     target = _target(output, {"resume": resume, "video": video, "picture": picture})
     folder, policy = _policy(path_or_policy, device, planner, revision)
     if resume and folder is None:

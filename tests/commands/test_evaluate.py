@@ -235,7 +235,7 @@ def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys
         (("--video-episodes", -1), "video_episodes is -1; it must be at least 1."),
         (("--video", "--video-episodes", 0), "video_episodes is 0; it must be at least 1."),
         (("--episodes", 0), "episodes is 0; it must be at least 1."),
-        (("--seed", -1), "seed is -1; it must be 0 or more."),
+        (("--seed", -1), "seed is -1; it must be 0 or more"),
         (("--horizon", 10**13), "The plans need more memory than there is"),
         (("--horizon", 10**18), "The plans need more memory than there is"),
     ],
