@@ -37,7 +37,18 @@ ORDER = [
         "planners",
         "training",
     ),
-    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "comparison", "cli", "commands"),
+    *(
+        "baselines",
+        "evaluation",
+        "presets",
+        "card",
+        "hub",
+        "baseline_training",
+        "pretraining",
+        "comparison",
+        "cli",
+        "commands",
+    ),
 ]
 
 
