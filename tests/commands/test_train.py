@@ -280,3 +280,33 @@ def test_one_process_where_two_were_asked_for_is_refused_with_the_line_to_type(d
     assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]) == 2
     assert "ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m trajplan train" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_cpu_train_by_the_documented_line(dataset, tmp_path):
+    import os
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["-m", "trajplan", "train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]
+    done = subprocess.run(command, env=os.environ | {"ACCELERATE_USE_CPU": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stderr
+    assert done.stdout.count("Trained for 6 updates") == 1
+    about = json.loads((tmp_path / "run/training_state/step-00000006/state.json").read_text())
+    assert about["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"), [({"ACCELERATE_USE_CPU": "1"}, "ACCELERATE_USE_CPU keeps"), ({}, "its own GPU")]
+)
+def test_a_gpu_that_training_may_not_take_is_refused(monkeypatch, environment, said):
+    import torch
+
+    from trajplan.errors import ConfigError
+    from trajplan.training import loop
+
+    monkeypatch.setattr(loop, "choose_device", torch.device)
+    for name, value in ({"WORLD_SIZE": "2"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said):
+        loop.uses_gpu("cuda:1")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.devices import choose_device
-from trajplan.errors import TrajplanError
+from trajplan.errors import ConfigError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.tokenizers.fit import fit_tokenizer
