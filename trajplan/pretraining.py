@@ -108,8 +108,8 @@ def check_launcher() -> None:
     if launched and not any(name in os.environ for name in PLACES):
         raise ConfigError(
             "accelerate launch was asked for several processes and has started one, as it does without several GPUs; "
-            "on a CPU type ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m trajplan train ..., or leave the launcher "
-            "out for one process."
+            "on a CPU type ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m trajplan train ..., or leave the "
+            "launcher out for one process."
         )
 
 
