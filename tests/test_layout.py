@@ -37,8 +37,8 @@ ORDER = [
         "planners",
         "training",
     ),
-    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "evaluating", "comparison"),
-    *("cli", "commands"),
+    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "pretraining", "evaluating"),
+    *("comparison", "cli", "commands"),
 ]
 
 

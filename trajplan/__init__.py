@@ -18,10 +18,11 @@ _PUBLIC = {
     "baseline": "trajplan.baseline_training",
     "evaluate": "trajplan.evaluating",
     "load": "trajplan.hub",
+    "train": "trajplan.pretraining",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "evaluate", "load"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
     from trajplan.baseline_training import baseline
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
     from trajplan.planners.beam_search import BeamSearch
     from trajplan.planners.config import BeamSearchConfig
+    from trajplan.pretraining import train
     from trajplan.training.config import TrainConfig
 
 

@@ -252,3 +252,65 @@ def test_help_groups_the_settings(capsys):
     assert places == sorted(places)
     for flag, place in (("--n-layer", 0), ("--bins", 1), ("--action-weight", 2), ("--learning-rate", 3), ("--seed", 4)):
         assert max(i for i, start in enumerate(places) if start < shown.rindex(f"\n  {flag}")) == place
+
+
+def test_python_trains_as_the_command_does(dataset, tmp_path):
+    import trajplan
+
+    run = {"updates": 6, "save_every": 4, "log_every": 2}
+    result = trajplan.train(dataset, tmp_path / "python", preset="tt_debug", device="cpu", **run)
+    assert (result.updates, result.interrupted) == (6, False)
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "command"), *SMALL, "--device", "cpu"]) == 0
+    for name in ("model.safetensors", "planner.json", "training.json"):
+        assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "command" / name).read_bytes()
+    assert (tmp_path / "python/README.md").exists()
+    assert trajplan.train(None, tmp_path / "python", resume=True).updates == 6
+    # Another precision in the same process.
+    trajplan.train(dataset, tmp_path / "bf16", preset="tt_debug", updates=1, precision="bf16")
+
+
+def test_a_device_that_is_not_there_is_one_sentence(dataset, tmp_path, capsys):
+    arguments = ["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, "--device", "cuda:77"]
+    assert main(arguments) == 2
+    assert "There is no device 'cuda:77' here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_where_two_were_asked_for_is_refused_with_the_line_to_type(dataset, tmp_path, capsys, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]) == 2
+    assert "ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m trajplan train" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_cpu_train_by_the_documented_line(dataset, tmp_path):
+    import os
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["-m", "trajplan", "train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]
+    done = subprocess.run(command, env=os.environ | {"ACCELERATE_USE_CPU": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stderr
+    assert done.stdout.count("Trained for 6 updates") == 1
+    about = json.loads((tmp_path / "run/training_state/step-00000006/state.json").read_text())
+    assert about["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"), [({"ACCELERATE_USE_CPU": "1"}, "ACCELERATE_USE_CPU keeps"), ({}, "its own GPU")]
+)
+def test_a_gpu_that_training_may_not_take_is_refused(monkeypatch, environment, said):
+    import torch
+
+    from trajplan.errors import ConfigError
+    from trajplan.training import loop
+
+    monkeypatch.setattr(loop, "choose_device", torch.device)
+    for name, value in ({"WORLD_SIZE": "2"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said):
+        loop.uses_gpu("cuda:1")

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
-from trajplan.errors import TrajplanError
+from trajplan.devices import choose_device
+from trajplan.errors import ConfigError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.tokenizers.fit import fit_tokenizer
@@ -53,15 +54,29 @@ from trajplan.training.run_state import Run, restore, save
 from trajplan.training.trackers import FOLDER, check_trackers, tracker_names
 
 
-def supports_bf16() -> bool:
-    """Whether training goes to a GPU that computes in bf16."""
-    return uses_gpu() and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def supports_bf16(device: str | None = None) -> bool:
+    """Whether training goes to a GPU that computes in bf16; `device` as in `uses_gpu`."""
+    return uses_gpu(device) and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def uses_gpu() -> bool:
-    """Whether training goes to an accelerator (`ACCELERATE_USE_CPU=1` keeps it on the CPU)."""
+def uses_gpu(device: str | None = None) -> bool:
+    """Whether training goes to an accelerator (`ACCELERATE_USE_CPU=1` keeps it on the CPU).
+
+    Args:
+        device: the one that was asked for, which becomes the current one; None: an accelerator if there is one.
+
+    Raises:
+        ConfigError: if it is not there, accelerate is told to leave it alone, or a launcher gives each process its own.
+    """
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return torch.accelerator.is_available() and not forced
+    if device is None:
+        return torch.accelerator.is_available() and not forced
+    on = choose_device(device)
+    if on.type != "cpu" and forced:
+        raise ConfigError(f"ACCELERATE_USE_CPU keeps training from --device {device}; unset it, or give --device cpu.")
+    if on.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"Each of several processes takes its own GPU: leave --device {device} out.")
+    return on.type != "cpu"
 
 
 def train(
@@ -71,6 +86,7 @@ def train(
     planner: BeamSearchConfig,
     *,
     resume: bool = False,
+    device: str | None = None,
 ) -> TrainResult:
     """Train a Trajectory Transformer and keep `output`, a model folder that `trajplan.load` reads, up to date.
 
@@ -81,6 +97,7 @@ def train(
         planner: settings that the folder gives to the planner; their discount becomes that of `config`.
         resume: continue the run in `output` from its newest whole checkpoint (or from the start, if none was saved),
             exactly: the losses and weights become those of a run that was never stopped.
+        device: where it trains, such as "cpu"; None: a GPU if there is one.
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
@@ -98,7 +115,7 @@ def train(
     if config.held_out > 0:
         training, held_out = dataset.split(config.held_out, config.seed)
     windows = int(dataset.lengths[training].sum())
-    config = config.resolved(windows=windows, bf16=supports_bf16())
+    config = config.resolved(windows=windows, bf16=supports_bf16(device))
     if continued:
         check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
@@ -108,7 +125,7 @@ def train(
     trackers = tracker_names(config.trackers)
     check_trackers(trackers)
     accelerator = Accelerator(
-        cpu=not uses_gpu(),
+        cpu=not uses_gpu(device),
         mixed_precision=config.precision,
         log_with=trackers or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / FOLDER)),
