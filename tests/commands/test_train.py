@@ -290,7 +290,7 @@ def test_one_process_where_two_were_asked_for_is_refused_with_the_line_to_type(d
 def test_two_processes_on_a_cpu_train_by_the_documented_line(dataset, tmp_path):
     import os
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "trajplan", "train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]
     done = subprocess.run(command, env=os.environ | {"ACCELERATE_USE_CPU": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
