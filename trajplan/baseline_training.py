@@ -13,13 +13,13 @@ from trajplan.baselines.scaling import Scaling
 from trajplan.baselines.settings import RunConfig
 from trajplan.baselines.trainer import train
 from trajplan.card import write_card
-from trajplan.config import from_dict, require, to_dict
+from trajplan.config import from_dict, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.devices import choose_device
-from trajplan.errors import ConfigError, DataError, did_you_mean
+from trajplan.errors import ConfigError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
 from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, refuse_existing, saved_datasets
+from trajplan.training.resume import holds_run, open_dataset, refuse_existing
 
 
 def baseline(
@@ -61,7 +61,7 @@ def baseline(
     continued = resume and holds_run(folder)
     if not continued:
         refuse_existing(folder, resume=resume)
-    data = _opened(dataset, folder, continued)
+    data = open_dataset(dataset, folder, continued)
     # Refused here already, before the preset and the environment are looked at.
     method_named(method).method_class(data.info)
     Scaling.of(data.info)
@@ -80,22 +80,6 @@ def baseline(
     if not result.interrupted:
         write_card(folder)
     return result
-
-
-def _opened(dataset: OfflineDataset | str | Sequence[str] | None, folder: Path, continued: bool) -> OfflineDataset:
-    if isinstance(dataset, OfflineDataset):
-        return dataset
-    if dataset is not None:
-        ids = [dataset] if isinstance(dataset, str) else dataset
-        known = isinstance(ids, Sequence) and all(isinstance(id, str) for id in ids)
-        require(known, "dataset", repr(dataset), "be an OfflineDataset, a Minari id or several of them")
-        return OfflineDataset.from_minari(ids)
-    if not continued:
-        raise ConfigError(f"{folder} holds no run that knows its dataset: name one.")
-    try:
-        return OfflineDataset.from_minari(saved_datasets(folder))
-    except DataError as error:
-        raise DataError(f"{error} A run on data in memory goes on where it is given them again.") from None
 
 
 def _divide(method: str, config_class: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

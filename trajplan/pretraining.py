@@ -18,7 +18,7 @@ from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train as pretrain
 from trajplan.training.loop import uses_gpu
 from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, refuse_existing, saved_config, saved_datasets, saved_planner
+from trajplan.training.resume import holds_run, open_dataset, refuse_existing, saved_config, saved_planner
 
 # What a launcher tells each of the processes that it starts.
 PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -66,7 +66,7 @@ def train(
         process = PartialState(cpu=not gpu)
         # One process fills the dataset's cache, the others open it.
         with process.main_process_first():
-            data = _opened(dataset, folder, continued)
+            data = open_dataset(dataset, folder, continued)
         if continued and preset is None:
             config, planner, say = saved_config(folder), saved_planner(folder), f"Resuming {folder}, on {data.id}."
         else:
@@ -111,11 +111,3 @@ def check_launcher() -> None:
             "on a CPU type ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m trajplan train ..., or leave the "
             "launcher out for one process."
         )
-
-
-def _opened(dataset: OfflineDataset | str | Sequence[str] | None, folder: Path, continued: bool) -> OfflineDataset:
-    if isinstance(dataset, OfflineDataset):
-        return dataset
-    if dataset is None and not continued:
-        raise ConfigError(f"{folder} holds no run that knows its dataset: name one.")
-    return OfflineDataset.from_minari(saved_datasets(folder) if dataset is None else dataset)

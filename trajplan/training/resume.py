@@ -1,12 +1,14 @@
 """What a run's folder says about continuing it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trajplan.config import C, from_dict
+from trajplan.config import C, from_dict, require
+from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo, dataset_ids
-from trajplan.errors import CheckpointError, ConfigError
+from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
 from trajplan.training.files import BASELINE_TYPE, RUN, make_folder, read_json
@@ -102,6 +104,34 @@ def saved_datasets(folder: Path) -> list[str]:
     if not isinstance(values.get("id"), str):
         raise CheckpointError(f"{folder / 'dataset.json'} names no dataset.")
     return dataset_ids(values)
+
+
+def open_dataset(dataset: OfflineDataset | str | Sequence[str] | None, folder: Path, continued: bool) -> OfflineDataset:
+    """What a run trains on.
+
+    Args:
+        dataset: a dataset, or the Minari id of one, or of several that train as one; None: that of the run.
+        folder: the run's.
+        continued: whether there is a run in it that is continued.
+
+    Raises:
+        ConfigError: for something else, or for None where there is no run.
+        CheckpointError: if the run does not know its dataset.
+        DataError: if it is not there or cannot be used.
+    """
+    if isinstance(dataset, OfflineDataset):
+        return dataset
+    if dataset is not None:
+        ids = [dataset] if isinstance(dataset, str) else dataset
+        known = isinstance(ids, Sequence) and all(isinstance(id, str) for id in ids)
+        require(known, "dataset", repr(dataset), "be an OfflineDataset, a Minari id or several of them")
+        return OfflineDataset.from_minari(ids)
+    if not continued:
+        raise ConfigError(f"{folder} holds no run that knows its dataset: name one.")
+    try:
+        return OfflineDataset.from_minari(saved_datasets(folder))
+    except DataError as error:
+        raise DataError(f"{error} A run on data in memory goes on where it is given them again.") from None
 
 
 def saved_planner(folder: Path) -> BeamSearchConfig:
