@@ -3,7 +3,7 @@
     python examples/own_data.py --output own_data
 
 Here a hand-written controller balances CartPole, well or badly; yours may come from a log, a robot or a file. Only
-`record` would differ. Takes about a minute on one core and needs no simulator but Gymnasium's own.
+`record` would differ. Takes one to two minutes on one core and needs no simulator but Gymnasium's own.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import gymnasium
 import numpy as np
 
 import trajplan
-from trajplan import BeamSearchConfig, OfflineDataset, TrainConfig
-from trajplan.training.loop import train
+from trajplan import OfflineDataset
 
 EPISODES, UPDATES = 200, 300
 LIMIT = 200  # steps an episode
@@ -59,13 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ["MINARI_DATASETS_PATH"] = str(output / "minari")
     dataset.save("cartpole/mine-v0")
 
-    # 3. A small Trajectory Transformer, and behaviour cloning on the same data.
-    config = TrainConfig(
-        n_layer=2, n_embd=64, embd_pdrop=0, attn_pdrop=0, resid_pdrop=0, tokenizer="uniform", bins=40, window=6,
-        termination_penalty=None, batch_size=64, updates=UPDATES, learning_rate=3e-3, eval_every=100, eval_windows=256,
-    )  # fmt: skip
-    planner = BeamSearchConfig(horizon=5, beam_width=16, context=0, replan_every=2)
-    train(dataset, output / "model", config, planner)
+    # 3. A Trajectory Transformer, by the settings for small data, and behaviour cloning on the same data.
+    trajplan.train(dataset, output / "model", updates=UPDATES)
     trajplan.baseline("bc", dataset, output / "cloning", updates=1000, eval_every=0)
 
     # 4. Both act in the same episodes.

@@ -50,7 +50,7 @@ def run_own_data(module, folder, capsys):
     assert (folder / "own" / "minari" / "cartpole" / "mine-v0").is_dir()
     example("own_loop").main([str(folder / "own" / "model"), "--steps", "45"])
     said = capsys.readouterr().out
-    assert re.search(r"^step 0: 16 beams of 5 steps, \d+ different first actions", said, re.MULTILINE)
+    assert re.search(r"^step 0: 16 beams of 7 steps, \d+ different first actions", said, re.MULTILINE)
     assert re.search(r"^\d+ steps, return [\d.]+$", said, re.MULTILINE)
     example("own_loop").main([str(folder / "own" / "cloning"), "--steps", "2"])
     assert "no plan: this policy is a baseline" in capsys.readouterr().out
