@@ -60,10 +60,10 @@ def steps_of(output: Path, episodes: int) -> list[Step]:
     clone = f"baseline bc --dataset {DATASET} --output {_quoted(cloning)} {length} --resume"
     act = f"evaluate {_quoted(cloning)} {same_episodes}"
     return [
-        Step("collect episodes of a noisy walker in a maze", collect, 25, output / "minari" / DATASET),
-        Step("train a small Trajectory Transformer on them", train, 240, output / "trained"),
-        Step(f"plan with it in {episodes} episodes, filming some", plan, 70, report / "plan.png"),
-        Step("train behaviour cloning on the same data", clone, 15, output / "cloned"),
+        Step("collect episodes of a noisy walker in a maze", collect, 15, output / "minari" / DATASET),
+        Step("train a small Trajectory Transformer on them", train, 180, output / "trained"),
+        Step(f"plan with it in {episodes} episodes, filming some", plan, 45, report / "plan.png"),
+        Step("train behaviour cloning on the same data", clone, 10, output / "cloned"),
         Step("let it act in the same episodes", act, 5, output / "acted"),
     ]
 
