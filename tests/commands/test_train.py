@@ -75,10 +75,9 @@ def test_a_small_window_takes_a_small_context(dataset, tmp_path, capsys):
 def test_the_preset_is_chosen_by_the_dataset_and_said(dataset, tmp_path, capsys):
     small = ["--n-layer", "1", "--n-embd", "8", "--updates", "1", "--batch-size", "4"]
     assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *small]) == 0
-    assert "Preset tt_hopper_medium_replay (chosen by" in capsys.readouterr().out
+    assert "Preset tt_small_locomotion (72 transitions are few) on toy/hopper" in capsys.readouterr().out
     config = load_model_folder(tmp_path / "run").train_config
-    assert config.epochs == pytest.approx(80 * 1_000_000 / 72)
-    assert (config.bins, config.n_layer) == (100, 1)
+    assert (config.epochs, config.bins, config.n_layer) == (11, 50, 1)
 
 
 def test_an_interrupted_run_says_how_to_resume_and_does(dataset, tmp_path, capsys, monkeypatch):
