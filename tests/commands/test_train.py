@@ -131,7 +131,10 @@ def test_a_folder_with_files_of_the_users_is_refused_before_anything_is_said_or_
         (["--n-embd", "30"], "n_embd"),
         (["--batch-size", "9", "--accumulation", "2"], "batch_size is 9"),
         (["--trackers", "nosuch"], "trackers"),
-        (["--window", "5", "--updates", "1"], "context is 5 transitions, the model's window 5"),
+        (
+            ["--preset", "tt_default", "--window", "5", "--updates", "1"],
+            "context is 5 transitions, the model's window 5",
+        ),
     ],
 )
 def test_bad_settings_are_one_sentence_and_leave_nothing(dataset, tmp_path, capsys, flags, named):

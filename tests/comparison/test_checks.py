@@ -34,9 +34,9 @@ def dataset(space=BOX, episodes=3, rewards=(0.0, 1.0, 2.0), id="toy/hopper/mediu
         ("tt", {"n_embd": 30, "n_head": 4}, "n_embd is 30"),
         ("tt", {"preset": "tt_nothing"}, "there is no preset 'tt_nothing'"),
         ("tt", {"planner.horizon": 0}, "horizon is 0"),
-        ("tt", {"planner.context": 10}, "context is 10 transitions, the model's window 10"),
-        ("tt", {"window": 5}, "context is 5 transitions, the model's window 5"),
-        ("tt", {"window": 5, "planner.context": 2}, "whatever planner.context is"),
+        ("tt", {"preset": "tt_default", "planner.context": 10}, "context is 10 transitions, the model's window 10"),
+        ("tt", {"preset": "tt_default", "window": 5}, "context is 5 transitions, the model's window 5"),
+        ("tt", {"preset": "tt_default", "window": 5, "planner.context": 2}, "whatever planner.context is"),
     ],
 )
 def test_values_out_of_range_are_refused(method, settings, message):

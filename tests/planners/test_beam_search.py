@@ -100,7 +100,8 @@ def test_plans_are_the_same_with_and_without_the_cache_and_beyond_the_window(set
 
 def test_a_batch_gives_the_plans_of_single_environments_and_a_seed_its_plan():
     model, tokenizer = make(3, 2, 9, 4)
-    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=5, context=2))
+    # A cut of nine bins that leaves some beams alike ties their scores, and rounding decides the order of a tie.
+    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=5, context=2, action_cdf=0.6))
     observations, context = problem(model, 3, 2)
     _, together = search.plan(observations, context, generators(4, 5, 6))
     _, again = search.plan(observations, context, generators(4, 5, 6))
