@@ -21,6 +21,7 @@ check: lint test
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trajplan needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo 'Setting up $(VENV), once: a minute or more, as long as downloading PyTorch and the simulators takes.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

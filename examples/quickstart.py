@@ -1,4 +1,4 @@
-"""From nothing to a planning Trajectory Transformer in minutes on two cores: collect, train, plan, report.
+"""From nothing to a planning Trajectory Transformer in minutes on two cores: collect, train, plan, compare, report.
 
     python examples/quickstart.py --output quickstart
 
@@ -7,14 +7,14 @@ output folder and takes up what is there: after Ctrl-C the same command goes on 
 """
 
 import argparse
-import html
 import json
 import os
 import shlex
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from quickstart_report import write_report
 
 from trajplan.cli import main as trajplan
 
@@ -24,8 +24,48 @@ NOISE = (0.5, 2.0, 5.0)  # one walker in three qualities, an equal share of epis
 REPEAT = 5  # simulator steps an action: at 0.05 s a decision a short plan crosses half of the maze
 EPISODES = 900
 PRESET = "tt_quickstart"
+CLONING_UPDATES = 3000
 SEED = 1_000_000  # of the first evaluation episode
-MIXTURE = "mean behaviour in the data"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One `trajplan` command of the quickstart.
+
+    Attributes:
+        name: what it does, for people.
+        command: what follows `trajplan`.
+        seconds: what it took on two cores of an ordinary machine.
+        result: a file or folder; where it exists the step is done.
+    """
+
+    name: str
+    command: str
+    seconds: float
+    result: Path
+
+
+def steps_of(output: Path, episodes: int) -> list[Step]:
+    """All steps, in order."""
+    model, cloning, report = output / "model", output / "cloning", output / "report"
+    levels = " ".join(f"{level:g}" for level in NOISE)
+    collect = (
+        f"datasets collect --env {ENV} --id {DATASET} --policy waypoint --noise {levels} --action-repeat {REPEAT} "
+        f"--episodes {EPISODES}"
+    )
+    train = f"train --dataset {DATASET} --preset {PRESET} --output {_quoted(model)} --resume"
+    same_episodes = f"--episodes {episodes} --num-envs {episodes} --seed {SEED} --resume"
+    plan = f"evaluate {_quoted(model)} --output {_quoted(report)} {same_episodes} --video --picture"
+    length = f"--updates {CLONING_UPDATES} --eval-every 0"  # measured once, at the end
+    clone = f"baseline bc --dataset {DATASET} --output {_quoted(cloning)} {length} --resume"
+    act = f"evaluate {_quoted(cloning)} {same_episodes}"
+    return [
+        Step("collect episodes of a noisy walker in a maze", collect, 25, output / "minari" / DATASET),
+        Step("train a small Trajectory Transformer on them", train, 240, output / "trained"),
+        Step(f"plan with it in {episodes} episodes, filming some", plan, 70, report / "plan.png"),
+        Step("train behaviour cloning on the same data", clone, 15, output / "cloned"),
+        Step("let it act in the same episodes", act, 5, output / "acted"),
+    ]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,130 +75,58 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=50, help="evaluation episodes (default: 50)")
     args = parser.parse_args(argv)
     output = args.output.resolve()
-    model, report = output / "model", output / "report"
-    results = report / "results.json"
+    report, results = output / "report", output / "report" / "results.json"
     if not results.exists():
         report.mkdir(parents=True, exist_ok=True)
         places = {"MINARI_DATASETS_PATH": str(output / "minari"), "TRAJPLAN_CACHE": str(output / "cache")}
         os.environ.update(places)
-        print("$ export " + " ".join(f"{name}={shlex.quote(path)}" for name, path in places.items()))
-        collect_train_evaluate(output, model, report, args.episodes)
-        write_report(model, report, results)
-    print(f"\n{json.loads(results.read_text())['summary']}\nReport: {report / 'report.html'}")
-    print(f"Act with the model in your own loop: trajplan.load({str(model)!r}), see README.md")
+        steps = steps_of(output, args.episodes)
+        announce(steps)
+        export = "export " + " ".join(f"{name}={shlex.quote(path)}" for name, path in places.items())
+        print(f"$ {export}")
+        for number, step in enumerate(steps, 1):
+            run(step, f"Step {number} of {len(steps)}", output)
+        print("\nLast: the random policy and the data's walker in the same episodes, and the report.", flush=True)
+        commands = [export, *(f"trajplan {step.command}" for step in steps)]
+        write_report(output, DATASET, NOISE, [line.replace(f"{output.parent}{os.sep}", "") for line in commands])
+    print(f"\n{json.loads(results.read_text())['summary']}")
+    print(f"Report: {report / 'report.html'}, one file to open or to share")
+    print(f"Act with the model in your own loop: trajplan.load({str(output / 'model')!r}), see README.md")
 
 
-def collect_train_evaluate(output: Path, model: Path, report: Path, episodes: int) -> None:
-    """The three commands; a finished one is not done again."""
-    if not (output / "minari" / DATASET).exists():
-        levels = " ".join(f"{level:g}" for level in NOISE)
-        how = f"--policy waypoint --noise {levels} --action-repeat {REPEAT} --episodes {EPISODES}"
-        run(f"datasets collect --env {ENV} --id {DATASET} {how}")
-    run(f"train --dataset {DATASET} --preset {PRESET} --output {shlex.quote(str(model))} --resume")
-    how = f"--episodes {episodes} --num-envs {episodes} --seed {SEED} --video --picture --resume"
-    run(f"evaluate {shlex.quote(str(model))} --output {shlex.quote(str(report))} {how}")
+def announce(steps: list[Step]) -> None:
+    """Say what will be done and how long it will take."""
+    left = [step for step in steps if not step.result.exists()]
+    minutes = sum(step.seconds for step in left) / 60 + 0.5
+    print(
+        f"The quickstart takes about {max(1, round(minutes))} minutes on two CPU cores, longer where others use them:"
+    )
+    for number, step in enumerate(steps, 1):
+        print(f"  {number}. {step.name} ({'done' if step not in left else f'about {step.seconds:.0f} s'})")
+    print("Ctrl-C stops it, and the same command goes on from there.\n", flush=True)
 
 
-def run(command: str) -> None:
-    """Run one `trajplan` command; stop the quickstart if it does not succeed."""
-    print(f"\n$ trajplan {command}", flush=True)
-    status = trajplan(shlex.split(command))
+def run(step: Step, number: str, output: Path) -> None:
+    """Run one step that is not done; stop the quickstart if it does not succeed."""
+    if step.result.exists():
+        return
+    print(f"\n{number}: {step.name}, about {step.seconds:.0f} s\n$ trajplan {step.command}", flush=True)
+    start = time.perf_counter()
+    status = trajplan(shlex.split(step.command))
     if status:
         print("The same quickstart command goes on from here.")
         raise SystemExit(status)
+    seconds = time.perf_counter() - start
+    if not step.result.exists():
+        step.result.write_text("")  # a mark, where the command leaves no file that tells that it is done
+    times = output / "seconds.json"
+    known = json.loads(times.read_text()) if times.exists() else {}
+    times.write_text(json.dumps({**known, step.name: round(seconds, 1)}, indent=2) + "\n")
+    print(f"{number} is done, in {seconds:.0f} s.", flush=True)
 
 
-def write_report(model: Path, report: Path, path: Path) -> None:
-    """Compare the planner with what it learned from, on the same episodes, and write pictures, page and numbers."""
-    evaluation = json.loads((report / "evaluation.json").read_text())
-    returns = {"planner": [episode["return"] for episode in evaluation["episodes"]]}
-    returns |= baseline_returns([episode["seed"] for episode in evaluation["episodes"]])
-    results = summarize(returns)
-    draw_learning_curve(model / "metrics.jsonl", report / "learning_curve.png")
-    videos = [video.name for video in sorted((report / "videos").glob("*.mp4"))]
-    (report / "report.html").write_text(render(results, videos))
-    path.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def baseline_returns(seeds: list[int]) -> dict[str, list[float]]:
-    """Returns of the random policy and of the data's walker at every noise level, one episode for each seed."""
-    from trajplan.data.collect import make_policy, run_episode
-    from trajplan.data.dataset import OfflineDataset
-
-    print("\nRunning the random policy and the data's walker in the same episodes.", flush=True)
-    env = OfflineDataset.from_minari(DATASET).info.make_env()
-    policies = {"random policy": ("random", 0.0), "walker without noise": ("waypoint", 0.0)}
-    policies |= {f"walker, noise {level:g}": ("waypoint", level) for level in NOISE}
-    returns = {}
-    for name, (policy, noise) in policies.items():
-        act = make_policy(policy, env)
-        returns[name] = [float(run_episode(env, act, noise=noise, seed=seed).rewards.sum()) for seed in seeds]
-    walkers = [returns[f"walker, noise {level:g}"] for level in NOISE]
-    return {**returns, MIXTURE: np.mean(walkers, axis=0).tolist()}
-
-
-def summarize(returns: dict[str, list[float]]) -> dict[str, Any]:
-    """Means with 95 % intervals, and the planner's margin over the mean behaviour, paired by episode."""
-    from trajplan.evaluation.statistics import describe
-
-    policies = {name: describe(values) for name, values in returns.items()}
-    margin = describe(np.subtract(returns["planner"], returns[MIXTURE]))
-    mean = {name: policy["mean"] for name, policy in policies.items()}
-    low, high = margin["interval_95"]
-    summary = (
-        f"Over {len(returns['planner'])} episodes the planner reaches {mean['planner']:.2f} goals an episode, the "
-        f"{MIXTURE} {mean[MIXTURE]:.2f} and a random policy {mean['random policy']:.2f}: "
-        f"{margin['mean']:.2f} goals more than its data (95 % interval {low:.2f} to {high:.2f})."
-    )
-    return {"summary": summary, "margin": margin, "policies": policies, "returns": returns}
-
-
-def draw_learning_curve(metrics: Path, path: Path) -> None:
-    """The training loss, and the held-out cross-entropy of each kind of token, over the updates."""
-    from matplotlib.figure import Figure
-
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    measured = [line for line in lines if "held_out/loss" in line]
-    updates = [line["update"] for line in measured]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([line["update"] for line in lines], [line["loss"] for line in lines], color="#94a3b8", label="training")
-    left.plot(updates, [line["held_out/loss"] for line in measured], marker=".", label="held out")
-    for kind in ("observation", "action", "reward", "return"):
-        right.plot(updates, [line[f"held_out/{kind}"] for line in measured], marker=".", label=kind)
-    left.set(title="weighted loss", xlabel="update", ylabel="nats per token")
-    right.set(title="held-out cross-entropy by kind of token", xlabel="update")
-    for axes in (left, right):
-        axes.legend()
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
-
-
-def render(results: dict[str, Any], videos: list[str]) -> str:
-    """The report as one page of HTML; pictures and videos lie beside it."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}<td>{policy['mean']:.2f}<td>{policy['interval_95'][0]:.2f} to "
-        f"{policy['interval_95'][1]:.2f}<td>{policy['min']:g} to {policy['max']:g}"
-        for name, policy in sorted(results["policies"].items(), key=lambda item: -item[1]["mean"])
-    )
-    films = "".join(f'<video src="videos/{name}" controls loop width="480"></video>' for name in videos)
-    return f"""<!doctype html>
-<meta charset="utf-8"><title>trajplan quickstart</title>
-<style>
-body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1e293b }}
-td, th {{ padding: .2rem 1rem; text-align: left }} img {{ max-width: 100% }}
-</style>
-<h1>A Trajectory Transformer in {ENV}</h1>
-<p>{html.escape(results["summary"])}</p>
-<p>Reaching a goal earns 1, and a new goal appears. The data are {EPISODES} episodes of one scripted walker at
-{len(NOISE)} levels of action noise; an action lasts {REPEAT} steps of the simulator.
-All policies below ran the same episodes (same seeds).</p>
-<table><tr><th>policy<th>goals an episode<th>95 % interval<th>range</tr>{rows}</table>
-<h2>Plans</h2><p>All beams that the search kept (they often agree), and over them the best one.</p>
-<img src="plan.png" alt="plans in the maze">
-<p>{films}</p>
-<h2>Learning</h2><img src="learning_curve.png" alt="learning curve">
-"""
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 if __name__ == "__main__":

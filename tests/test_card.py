@@ -1,5 +1,7 @@
+import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,14 @@ def evaluation(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def evaluated(folder: Path, report: dict[str, Any] | None = None) -> None:
+    """Write an evaluation.json of the weights that are there."""
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "evaluation.json").write_text(json.dumps((report or evaluation()) | {"model_sha256": weights}))
+
+
 def test_metadata_is_the_hubs_own(checkpoint: Path) -> None:
-    (checkpoint / "evaluation.json").write_text(json.dumps(evaluation()))
+    evaluated(checkpoint)
     data = ModelCard(card_text(checkpoint, "user/maze", "apache-2.0")).data
     assert (data["library_name"], data.license, data.pipeline_tag) == (
         "trajplan",
@@ -49,7 +57,7 @@ def test_metadata_is_the_hubs_own(checkpoint: Path) -> None:
 
 
 def test_the_text_carries_dataset_settings_and_results(checkpoint: Path) -> None:
-    (checkpoint / "evaluation.json").write_text(json.dumps(evaluation()))
+    evaluated(checkpoint)
     (checkpoint / "plan.png").write_bytes(b"")
     text = card_text(checkpoint, "user/maze")
     for expected in (
@@ -86,7 +94,7 @@ def test_raw_returns_alone_where_there_are_no_reference_scores(checkpoint: Path)
     raw = evaluation(reference=None, environment=None, timing=None)
     raw["summary"]["normalized_score"] = None
     raw["summary"]["return"] |= {"std": None, "interval_95": None}
-    (checkpoint / "evaluation.json").write_text(json.dumps(raw))
+    evaluated(checkpoint, raw)
     text = card_text(checkpoint, "user/maze")
     assert "| return | -150.25 |  |  | -1200.50 |" in text
     assert "normalised" not in text
@@ -96,10 +104,10 @@ def test_raw_returns_alone_where_there_are_no_reference_scores(checkpoint: Path)
 def test_without_a_finished_evaluation_no_result_is_claimed(checkpoint: Path) -> None:
     for content in (None, evaluation(complete=False, summary=None)):
         if content:
-            (checkpoint / "evaluation.json").write_text(json.dumps(content))
+            evaluated(checkpoint, content)
         assert finished_evaluation(checkpoint) is None
         text = card_text(checkpoint, "user/maze")
-        assert "This folder holds no evaluation yet." in text
+        assert "No evaluation comes with these weights." in text
         assert ModelCard(text).data.eval_results is None
 
 
@@ -109,8 +117,51 @@ def test_results_of_another_program_are_refused(checkpoint: Path) -> None:
         card_text(checkpoint)
 
 
-def test_the_code_of_the_card_runs(checkpoint: Path) -> None:
+def test_an_evaluation_of_other_weights_is_not_on_the_card(checkpoint: Path) -> None:
+    """As after a run that was trained on."""
+    evaluated(checkpoint)
+    (checkpoint / "plan.png").write_bytes(b"")
+    assert "-150.25" in card_text(checkpoint)
+    assert "(plan.png)" in card_text(checkpoint)
+    with (checkpoint / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    text = card_text(checkpoint)
+    assert "-150.25" not in text
+    assert "No evaluation comes with these weights." in text
+    assert "(plan.png)" not in text
+    assert ModelCard(text).data.eval_results is None
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("runs/hopper", "hopper"),
+        ("quickstart/model", "quickstart"),
+        ("compare/bc10/seed-2/model", "bc10-seed-2"),
+    ],
+)
+def test_the_title_is_the_runs_name_and_no_place_is_named(
+    checkpoint: Path, tmp_path: Path, place: str, name: str
+) -> None:
+    folder = tmp_path / place
+    shutil.copytree(checkpoint, folder)
+    text = write_card(folder).read_text()
+    assert f"\n# {name}\n" in text
+    assert ModelCard(text).data.model_name == name
+    assert str(tmp_path) not in text
+    assert place not in text
+    assert "trajplan evaluate . --episodes 10" in text
+
+
+def test_what_a_baseline_drew_of_its_values_is_shown(checkpoint: Path) -> None:
+    assert "values.png" not in card_text(checkpoint)
+    (checkpoint / "values.png").write_bytes(b"")
+    assert "![What the method predicted, and what it earned](values.png)" in card_text(checkpoint)
+
+
+def test_the_code_of_the_card_runs(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = write_card(checkpoint).read_text()
+    monkeypatch.chdir(checkpoint)
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code
     assert len([line for line in code[1].splitlines() if line and not line.startswith("import")]) == 5
@@ -130,7 +181,7 @@ def test_a_card_that_a_person_has_taken_over_is_kept(checkpoint: Path) -> None:
     assert "outdated" not in write_card(checkpoint).read_text()
     mine = path.read_text().replace(GENERATED, "") + "My own words.\n"
     path.write_text(mine)
-    assert write_card(checkpoint, "user/maze").read_text() == mine
+    assert write_card(checkpoint).read_text() == mine
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "planner.json", "training.json"])
@@ -141,3 +192,9 @@ def test_missing_and_damaged_files_are_named(checkpoint: Path, name: str) -> Non
     (checkpoint / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         card_text(checkpoint)
+
+
+def test_a_readme_that_is_no_text_is_named(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match=r"README\.md cannot be read as UTF-8 text .*mend it or move it away"):
+        write_card(checkpoint)

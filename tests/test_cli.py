@@ -1,4 +1,5 @@
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -6,10 +7,12 @@ import sys
 import pytest
 
 from trajplan import __version__, cli
+from trajplan.baselines.registry import method_named
 from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, from_dict, given
 from trajplan.errors import ConfigError, DataError
 from trajplan.planners.config import BeamSearchConfig
+from trajplan.presets import preset_named
 
 
 def call(capsys, *argv):
@@ -34,25 +37,46 @@ def test_python_m_trajplan_is_the_same_command():
     assert done.stdout == f"trajplan {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [(), ("no-such-command",), ("train", "--no-such-flag", "1")])
-def test_words_that_mean_nothing_are_refused(capsys, argv):
-    status, printed = call(capsys, *argv)
-    assert status == 2
-    assert "error" in printed.err
-
-
 @pytest.mark.parametrize(
-    ("command", "part"),
+    ("line", "sentence"),
     [
-        (("compare", "--dataset", "x", "--methods", "bc", "--output", "x"), "--seed=5"),
-        (("datasets", "list"), "--js"),
-        (("baseline", "bc", "--output", "x"), "--best-ep=0.1"),
+        ("", "trajplan needs COMMAND; see trajplan --help."),
+        ("trian", "There is no command 'trian'; did you mean train?"),
+        ("sing", "There is no command 'sing'; there are datasets, train, baseline, evaluate, compare, push."),
+        ("--verison", "trajplan has no option --verison; did you mean --version?"),
+        ("datasets lst", "There is no action 'lst'; did you mean list?"),
+        ("datasets list --js", "trajplan datasets list has no option --js; did you mean --json?"),
+        ("baseline iqll", "There is no method 'iqll'; did you mean iql?"),
+        ("baseline bc --best-ep=0.1", "trajplan baseline bc has no option --best-ep; did you mean --best-episodes?"),
+        (
+            "baseline bc --expectile 1",
+            "trajplan baseline bc has no option --expectile; see trajplan baseline bc --help.",
+        ),
+        ("baseline --output x bc", "trajplan baseline has no option --output; see trajplan baseline --help."),
+        ("compare --dataset x --seed 5", "trajplan compare has no option --seed; did you mean --seeds?"),
+        ("train --lerning-rate 1e-3", "trajplan train has no option --lerning-rate; did you mean --learning-rate?"),
+        ("train --lr=1e-3", "trajplan train has no option --lr; did you mean --learning-rate?"),
+        ("train --dataset x --ouput y", "trajplan train has no option --ouput; did you mean --output?"),
+        ("train --dataset x", "trajplan train needs --output; see trajplan train --help."),
+        ("train --output x --updates", "--updates needs a value."),
+        ("train --output x --learning-rate abc", "--learning-rate is 'abc'; it must be a number."),
+        ("train --output x --updates=1.5", "--updates is '1.5'; it must be a whole number, or none."),
+        ("train --output x --tokenizer median", "--tokenizer is 'median'; it must be among quantile, uniform."),
+        ("train --output x y", "Nothing takes y; see trajplan train --help."),
+        ("evaluate x --action-cdf abc", "--action-cdf is 'abc'; it must be a number, or none."),
+        ("evaluate x --seed 1e3", "--seed is '1e3'; it must be a whole number."),
+        ("evaluate x -z", "Nothing takes -z; see trajplan evaluate x --help."),
     ],
 )
-def test_a_part_of_an_options_name_is_not_taken_for_it(capsys, command, part):
-    status, printed = call(capsys, *command, part)
+def test_what_a_line_gets_wrong_is_one_sentence(capsys, line, sentence):
+    status, printed = call(capsys, *line.split())
+    assert (status, printed.out, printed.err) == (2, "", f"trajplan: error: {sentence}\n")
+
+
+def test_values_that_look_like_options_are_values(capsys):
+    status, printed = call(capsys, "datasets", "show", "--", "--id")
     assert status == 2
-    assert f"unknown: {part}; see trajplan " in printed.err
+    assert "'--id'" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -128,11 +152,25 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
     args = parser.parse_args(["--horizon", "4", "--action-cdf", "none"])
     assert given(args, BeamSearchConfig) == {"horizon": 4, "action_cdf": None}
     assert from_dict(BeamSearchConfig, {"horizon": 4}) == BeamSearchConfig(horizon=4)
-    with pytest.raises(ConfigError, match="has no setting 'horizn'; it has horizon, beam_width"):
+    with pytest.raises(ConfigError, match=r"has no setting 'horizn'; did you mean horizon\?$"):
         from_dict(BeamSearchConfig, {"horizn": 4})
+    with pytest.raises(ConfigError, match="has no setting 'colour'; it has horizon, beam_width"):
+        from_dict(BeamSearchConfig, {"colour": 4})
     with pytest.raises(ConfigError, match="horizon is 'four'; it must be of type int"):
         from_dict(BeamSearchConfig, {"horizon": "four"})
     with pytest.raises(ConfigError, match="reward_transform is 'all'; it must be among none, return-range"):
         from_dict(RunConfig, {"reward_transform": "all"})
     with pytest.raises(SystemExit):
         parser.parse_args(["--horizon", "four"])
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "sentence"),
+    [
+        (preset_named, "tt_hoper_medium", "There is no preset 'tt_hoper_medium'; did you mean tt_hopper_medium?"),
+        (method_named, "cqll", "There is no method 'cqll'; did you mean cql?"),
+    ],
+)
+def test_a_misspelt_preset_or_method_is_answered_with_the_closest(find, name, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        find(name)

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -17,10 +18,21 @@ from trajplan.training.loop import train
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DATASET = "pointmaze/umaze-mixed-v0"
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def check_installation(words: list[str]) -> None:
+    """What `pip install` is told to install is PyTorch's CPU build, or trajplan with extras that exist."""
+    if words[0] == "torch":
+        assert words[1:] == ["--index-url", "https://download.pytorch.org/whl/cpu"]
+        return
+    extras = re.fullmatch(r"(?:trajplan|\.)\[([\w,]+)\]", words[-1])
+    for extra in extras[1].split(","):
+        assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
 
 
 def commands() -> list[tuple[str, str]]:
@@ -62,13 +74,18 @@ def test_commands_parse(page, line, monkeypatch):
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
         return
     if words[0] == "pip":
-        extra = re.fullmatch(r"trajplan\[(\w+)\]", words[2])
-        assert f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
+        check_installation(words[2:])
+        return
+    if words[0] in ("git", "cd"):
+        assert words in (["git", "clone", REPOSITORY], ["cd", "trajplan"])
         return
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
         return
-    if words[:2] == ["accelerate", "launch"]:
+    if words[0] == "python":
+        assert (ROOT / words[1]).is_file()
+        return
+    if words[:2] == ["ACCELERATE_USE_CPU=1", "torchrun"] or words[:2] == ["accelerate", "launch"]:
         words = words[words.index("-m") + 1 :]
     assert words[0] == "trajplan", line
     assert words[1] in COMMANDS

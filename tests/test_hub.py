@@ -15,9 +15,12 @@ from huggingface_hub import ModelCard, constants
 
 import trajplan
 from trajplan import hub
+from trajplan.card import write_card
 from trajplan.cli import main
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.config import BeamSearchConfig
+
+OWN_CARD = "---\nlanguage: en\n---\nMy own words.\n"
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +89,7 @@ def test_what_is_pushed_is_the_checkpoint_and_nothing_else(at: Any, checkpoint: 
     assert sorted(files) == sorted([*sent, ".gitattributes"])
     results = ["README.md", "evaluation.json", "plan.png", "values.png", "videos/episode-0.mp4"]
     assert sorted(sent) == sorted([*hub.REQUIRED, *results])
-    for name in sent:
+    for name in set(sent) - {"README.md"}:
         assert files[name] == (checkpoint / name).read_bytes()
     card = ModelCard(files["README.md"].decode())
     assert card.data["library_name"] == "trajplan"
@@ -142,7 +145,7 @@ def test_a_second_push_replaces_the_first_and_drops_stale_results(at: Any, check
     files = at.files("user/maze")
     assert not {"evaluation.json", "plan.png"} & set(files)
     assert files["mine.txt"] == b"added by hand"
-    assert b"This folder holds no evaluation yet" in files["README.md"]
+    assert b"No evaluation comes with these weights" in files["README.md"]
     assert trajplan.load("user/maze").info.num_episodes == 6
     shas = [sha for sha, _ in at.repositories["user/maze"]]
     assert trajplan.load("user/maze", revision=shas[1]).info.num_episodes == first.num_episodes == 5
@@ -155,8 +158,9 @@ def test_an_interrupted_evaluation_is_not_shared(at: Any, checkpoint: Path) -> N
     assert "evaluation.json" not in hub.push(checkpoint, "user/maze")[1]
 
 
-def test_results_of_other_weights_are_refused(checkpoint: Path) -> None:
-    evaluated(checkpoint, model_sha256="0" * 64)
+@pytest.mark.parametrize("other", ["0" * 64, None])
+def test_results_of_other_weights_are_refused(checkpoint: Path, other: str | None) -> None:
+    evaluated(checkpoint, model_sha256=other)
     with pytest.raises(CheckpointError, match="measured with other weights"):
         hub.push(checkpoint, "user/maze")
 
@@ -217,6 +221,84 @@ def test_what_the_hub_refuses_is_one_sentence(at: Any, checkpoint: Path, monkeyp
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(CheckpointError, match="answered 401, Invalid username or password"):
         hub.push(checkpoint, "user/maze")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("card", [None, "ours", "theirs"])
+def test_a_push_that_fails_changes_nothing_locally_and_neither_does_one_that_succeeds(
+    at: Any, checkpoint: Path, card: str | None
+) -> None:
+    if card is not None:
+        text = write_card(checkpoint).read_text()
+        (checkpoint / "README.md").write_text(text if card == "ours" else OWN_CARD)
+    evaluated(checkpoint)
+    before = contents(checkpoint)
+    with pytest.raises(CheckpointError, match="answered 403"):
+        hub.push(checkpoint, "somebody-else/maze", license="mit")
+    if card != "theirs":
+        with pytest.raises(CheckpointError, match="Invalid metadata in README"):
+            hub.push(checkpoint, "user/maze", license="nonsense")
+    assert contents(checkpoint) == before
+    hub.push(checkpoint, "user/maze", license="mit")
+    assert contents(checkpoint) == before
+    sent = at.files("user/maze")["README.md"].decode()
+    assert (sent == OWN_CARD) == (card == "theirs")
+
+
+def test_no_licence_is_claimed_that_was_not_given(at: Any, checkpoint: Path, capsys: Any) -> None:
+    assert main(["push", str(checkpoint), "user/maze"]) == 0
+    assert "licence   none is named" in capsys.readouterr().out
+    assert b"license" not in at.files("user/maze")["README.md"]
+    assert main(["push", str(checkpoint), "user/maze", "--license", "mit"]) == 0
+    assert "none is named" not in capsys.readouterr().out
+    assert ModelCard(at.files("user/maze")["README.md"].decode()).data.license == "mit"
+    hub.push(checkpoint, "user/other")
+    assert b"license" not in at.files("user/other")["README.md"]
+
+
+def test_the_card_on_the_hub_has_its_name_and_no_local_path(at: Any, checkpoint: Path) -> None:
+    evaluated(checkpoint)
+    hub.push(checkpoint, "user/maze")
+    text = at.files("user/maze")["README.md"].decode()
+    assert "\n# maze\n" in text
+    assert "trajplan evaluate user/maze" in text
+    assert str(checkpoint) not in text
+    assert str(checkpoint.parent) not in text
+
+
+def test_an_evaluation_in_another_folder_is_shared_by_name(at: Any, checkpoint: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    words = ["--episodes", "1", "--max-episode-steps", "3", "--device", "cpu", "--picture", "--output", str(results)]
+    assert main(["evaluate", str(checkpoint), *words]) == 0
+    hub.push(checkpoint, "user/maze")
+    assert b"No evaluation comes with these weights" in at.files("user/maze")["README.md"]
+    assert main(["push", str(checkpoint), "user/maze", "--evaluation", str(results)]) == 0
+    files = at.files("user/maze")
+    for name in ("evaluation.json", "plan.png"):
+        assert files[name] == (results / name).read_bytes()
+        assert not (checkpoint / name).exists()
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.eval_results
+    assert "1 episode in `Pendulum-v1`, seed 0" in card.text
+    assert "(plan.png)" in card.text
+    with pytest.raises(CheckpointError, match="holds no finished evaluation: run trajplan evaluate --output"):
+        hub.push(checkpoint, "user/maze", evaluation=tmp_path / "nothing")
+    other = json.loads((results / "evaluation.json").read_text()) | {"model_sha256": "0" * 64}
+    (results / "evaluation.json").write_text(json.dumps(other))
+    with pytest.raises(CheckpointError, match="was measured with other weights"):
+        hub.push(checkpoint, "user/maze", evaluation=results)
+
+
+def test_a_push_is_one_commit(at: Any, checkpoint: Path) -> None:
+    evaluated(checkpoint)
+    hub.push(checkpoint, "user/maze")
+    (checkpoint / "evaluation.json").unlink()
+    hub.push(checkpoint, "user/maze")
+    # The repository's own, and one of each push, which replaces and removes at once.
+    assert len(at.repositories["user/maze"]) == 3
 
 
 def test_no_connection_is_one_sentence(server: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import trajplan
 from trajplan.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +24,21 @@ def run(*arguments: str) -> str:
 
 # Each may import those before it, in functions too.
 ORDER = [
-    *("errors", "parser", "config", "devices", "cuda_graph", "data", "tokenizers", "models", "planners", "training"),
-    *("baselines", "evaluation", "presets", "card", "hub", "comparison", "cli", "commands"),
+    *(
+        "errors",
+        "auto_classes",
+        "parser",
+        "config",
+        "devices",
+        "cuda_graph",
+        "data",
+        "tokenizers",
+        "models",
+        "planners",
+        "training",
+    ),
+    *("baselines", "evaluation", "presets", "card", "hub", "baseline_training", "pretraining", "evaluating"),
+    *("comparison", "cli", "commands"),
 ]
 
 
@@ -84,8 +98,17 @@ def test_a_public_name_is_imported_at_first_use() -> None:
     code = f"import sys, trajplan; names = dir(trajplan); {LOADED}; print(trajplan.TrajplanError.__name__, *names)"
     loaded, names = run("-c", code).splitlines()
     assert loaded == ""
-    assert {"TrajplanError", "load", "OfflineDataset", "BeamSearch", "TrajectoryTransformer"} <= set(names.split())
+    assert {"TrajplanError", "baseline", "load", "OfflineDataset", "BeamSearch", "TrajectoryTransformer"} <= set(
+        names.split()
+    )
 
 
 def test_python_dash_m_is_the_command() -> None:
     assert run("-m", "trajplan", "--help").startswith("usage: trajplan")
+
+
+def test_no_module_takes_a_public_name() -> None:
+    # `import trajplan.train` would put the module in the place of a function of that name.
+    modules = {path.name.removesuffix(".py") for path in (ROOT / "trajplan").iterdir()}
+    assert not modules & set(trajplan.__all__)
+    assert all(getattr(trajplan, name) is not None for name in trajplan.__all__)

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from trajplan.auto_classes import register_trajectory_transformer
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -13,19 +15,25 @@ _PUBLIC = {
     "TrajectoryTransformer": "trajplan.models.trajectory_transformer",
     "TrajectoryTransformerConfig": "trajplan.models.trajectory_transformer",
     "TrajplanError": "trajplan.errors",
+    "baseline": "trajplan.baseline_training",
+    "evaluate": "trajplan.evaluating",
     "load": "trajplan.hub",
+    "train": "trajplan.pretraining",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "load"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
+    from trajplan.baseline_training import baseline
     from trajplan.data.dataset import OfflineDataset
     from trajplan.errors import TrajplanError
+    from trajplan.evaluating import evaluate
     from trajplan.hub import load
     from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
     from trajplan.planners.beam_search import BeamSearch
     from trajplan.planners.config import BeamSearchConfig
+    from trajplan.pretraining import train
     from trajplan.training.config import TrainConfig
 
 
@@ -40,3 +48,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_trajectory_transformer()

@@ -1,11 +1,13 @@
 """The model card of a checkpoint folder: README.md with the hub's metadata, from the folder's own files."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.registry import method_named
+from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.training.files import BASELINE_TYPE, RUN, read_json
 
@@ -17,42 +19,66 @@ MARK = "<!-- trajplan writes this card anew"
 GENERATED = f"{MARK} when it trains, evaluates or pushes; remove this line to keep your own text. -->"
 TAGS = ("offline-reinforcement-learning", "reinforcement-learning")
 TRANSFORMER_TAGS = ("trajectory-transformer", "planning")
-PICTURE = "plan.png"
+PICTURE, VALUES = "plan.png", "values.png"
 
 
-def write_card(folder: Path, repo_id: str | None = None, license: str | None = None) -> Path:
+def write_card(folder: Path) -> Path:
     """Write README.md into a checkpoint folder, unless a person has taken it over (see `MARK`).
 
+    Raises:
+        CheckpointError: as `card_text` says.
+    """
+    path = folder / "README.md"
+    if own_text(folder) is None:
+        path.write_text(card_text(folder))
+    return path
+
+
+def own_text(folder: Path) -> str | None:
+    """The README.md of a checkpoint folder that a person has taken over, or None.
+
+    Raises:
+        CheckpointError: if it cannot be read as text.
+    """
+    path = folder / "README.md"
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else MARK
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as UTF-8 text ({error}); mend it or move it away.") from None
+    return None if MARK in text else text
+
+
+def card_text(folder: Path, repo_id: str | None = None, license: str | None = None, results: Path | None = None) -> str:
+    """The whole text of README.md, metadata first.
+
+    It names no place on this machine: without a name on the hub the folder is `.`, as seen from itself.
+
     Args:
-        folder: holds config.json, dataset.json, training.json, planner.json (not a baseline's) and, once evaluated,
-            evaluation.json.
+        folder: holds config.json, dataset.json, training.json and planner.json (not a baseline's).
         repo_id: the name on the hub, where there is one.
         license: the weights' licence as the hub spells it ("mit", "apache-2.0", ...), or None to name none.
+        results: the folder of evaluation.json and its picture; None: the same. An evaluation of other weights is left
+            out.
 
     Raises:
         CheckpointError: if one of the files is missing or damaged.
     """
-    path = folder / "README.md"
-    if not path.exists() or MARK in path.read_text():
-        path.write_text(card_text(folder, repo_id, license))
-    return path
-
-
-def card_text(folder: Path, repo_id: str | None = None, license: str | None = None) -> str:
-    """The whole text of README.md, metadata first; arguments and errors as in `write_card`."""
     from huggingface_hub import ModelCardData
 
-    dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(folder)
+    results = results or folder
+    dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(results)
+    if evaluation is not None and not is_of_weights(evaluation, folder):
+        evaluation = None
     config = read_json(folder / "config.json")
     method = config["method"] if config.get("model_type") == BASELINE_TYPE else None
     environment = (dataset.get("env_spec") or {}).get("id")
-    name = repo_id.split("/")[1] if repo_id else folder.resolve().name
+    name = repo_id.split("/")[1] if repo_id else run_name(folder)
     metadata = ModelCardData(
         library_name="trajplan",
         license=license,
         pipeline_tag="reinforcement-learning",
         tags=[*(TRANSFORMER_TAGS if method is None else (method,)), *TAGS, *([environment] if environment else [])],
-        datasets=[dataset["id"]],
+        datasets=dataset_ids(dataset),
         model_name=name,
         eval_results=_eval_results(evaluation) if evaluation else None,
     )
@@ -61,9 +87,10 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         f"# {name}",
         _introduction(dataset["id"], environment, method),
         *_weights(folder),
-        _loading(repo_id or str(folder), environment),
-        _results(evaluation) if evaluation else "## Evaluation\n\nThis folder holds no evaluation yet.",
-        *([f"![Plans of the beam search]({PICTURE})"] if (folder / PICTURE).exists() else []),
+        _loading(repo_id or ".", environment),
+        _results(evaluation) if evaluation else "## Evaluation\n\nNo evaluation comes with these weights.",
+        *([f"![Plans of the beam search]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
+        *([f"![What the method predicted, and what it earned]({VALUES})"] if (folder / VALUES).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
         *([f"## Method settings\n\n{_table(config['settings'].items())}"] if method else []),
         *(
@@ -98,6 +125,29 @@ def finished_evaluation(folder: Path) -> dict[str, Any] | None:
     if missing:
         raise CheckpointError(f"{path} was not written by trajplan evaluate: it has no {', '.join(missing)}.")
     return evaluation
+
+
+def is_of_weights(evaluation: Mapping[str, Any], folder: Path) -> bool:
+    """Whether an evaluation was measured with the weights in a checkpoint folder.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {path.name}.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == evaluation.get("model_sha256")
+
+
+def run_name(folder: Path) -> str:
+    """The name of the run in a folder: the folder's, or where that is plain `model`, of those that it lies in."""
+    folder = folder.resolve()
+    if folder.name != "model":
+        return folder.name
+    # A comparison's runs are in LABEL/seed-N/model.
+    above = folder.parent
+    return f"{above.parent.name}-{above.name}" if above.name.startswith("seed-") else above.name
 
 
 def _environment_name(evaluation: Mapping[str, Any]) -> str:
@@ -181,7 +231,9 @@ def _results(evaluation: Mapping[str, Any]) -> str:
     reference = evaluation["reference"]
     scale = f"; a score of 0 is the return {reference['min']:g}, 100 is {reference['max']:g}" if reference else ""
     count, seed = len(evaluation["episodes"]), evaluation["seed"]
-    about = f"{count} episodes in `{_environment_name(evaluation)}`, seeds {seed} to {seed + count - 1}{scale}."
+    ran = f"{count} episodes" if count > 1 else "1 episode"
+    seeds = f"seeds {seed} to {seed + count - 1}" if count > 1 else f"seed {seed}"
+    about = f"{ran} in `{_environment_name(evaluation)}`, {seeds}{scale}."
     timing = evaluation["timing"]
     speed = (
         f" Acting took {1000 * timing['plan_seconds_p50']:.0f} ms at the median and "
@@ -207,7 +259,12 @@ def _score(dataset: Mapping[str, Any]) -> str:
 def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     sizes = ("id", "num_episodes", "num_transitions", "mean_return")
     treatment = ("discount", "termination_penalty", "reward_transform", "versions")
-    return [(name, dataset[name]) for name in sizes + treatment if name in dataset]
+    rows = [(name, dataset[name]) for name in sizes + treatment if name in dataset]
+    for source in dataset.get("sources", ()):
+        rows.append(
+            (f"of {source['id']}", f"{source['num_episodes']} episodes, {source['num_transitions']} transitions")
+        )
+    return rows
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

@@ -83,6 +83,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             subparser.set_defaults(run=module.run)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        words = ["trajplan", *takewhile(lambda word: not word.startswith("-"), argv), "--help"]
-        parser.error(f"unknown: {shlex.join(unknown)}; see {shlex.join(words)}")
+        words = ["trajplan", *takewhile(lambda word: not word.startswith("-") and word not in unknown, argv), "--help"]
+        parser.error(f"Nothing takes {shlex.join(unknown)}; see {shlex.join(words)}")
     return args

@@ -7,19 +7,19 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from trajplan.errors import ConfigError
+from trajplan.errors import ConfigError, did_you_mean
 
 C = TypeVar("C")
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and the sentence that `--help` and the documentation print."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, group: str = "") -> Any:
+    """A dataclass field with a default, the sentence that `--help` and the documentation print, and its group there."""
+    return dataclasses.field(default=default, metadata={"help": help, "group": group})
 
 
 def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: str) -> None:
     """Add one `--field-name` per field of `config_class`; only those given on the command line are set."""
-    group = parser.add_argument_group(title)
+    groups: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         help = f"{field.metadata['help']} (default: {_show(field.default)})".replace("%", "%%")
@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: st
             keywords["choices"] = typing.get_args(inner)
         else:
             keywords |= {"type": _parser(inner, optional), "metavar": inner.__name__.upper()}
-        group.add_argument("--" + field.name.replace("_", "-"), **keywords)
+        name = field.metadata.get("group", "")
+        if name not in groups:
+            groups[name] = parser.add_argument_group(f"{name} {title}".strip())
+        groups[name].add_argument("--" + field.name.replace("_", "-"), **keywords)
 
 
 def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
@@ -54,9 +57,8 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ConfigError(
-            f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}."
-        )
+        hint = did_you_mean(unknown[0], known) or f"it has {', '.join(known)}."
+        raise ConfigError(f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; {hint}")
     hints = typing.get_type_hints(config_class)
     return config_class(**{name: _checked(name, value, hints[name]) for name, value in values.items()})
 
@@ -107,7 +109,7 @@ def _parser(inner: type, optional: bool) -> Any:
             return None
         return inner(text)
 
-    parse.__name__ = inner.__name__
+    parse.__name__ = f"{inner.__name__}{' or none' if optional else ''}"
     return parse
 
 

@@ -1,13 +1,12 @@
 """Checkpoints from a folder or the Hugging Face hub, and back to the hub; only safetensors and JSON are ever loaded."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trajplan.card import finished_evaluation, write_card
+from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.training.files import BASELINE_TYPE, read_json
 
@@ -34,6 +33,8 @@ RESULTS = (
     "dynamics.safetensors",
     "model_report.*",
 )
+# Of these, what an evaluation writes, perhaps into another folder.
+MEASURED = ("evaluation.json", "plan.png", "videos/*.mp4")
 DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
 
 
@@ -113,18 +114,25 @@ def is_baseline(folder: Path) -> bool:
 
 
 def push(
-    folder: str | Path, repo_id: str, *, private: bool | None = None, license: str | None = "mit"
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    license: str | None = None,
+    evaluation: str | Path | None = None,
 ) -> tuple[str, list[str]]:
-    """Share a checkpoint folder on the hub, with its model card; `training_state/` and logs stay behind.
+    """Share a checkpoint folder on the hub in one commit; `training_state/` and logs stay behind.
 
-    Results of an earlier push (evaluation.json, pictures, videos) that the folder no longer has are removed there.
+    Nothing changes on this machine. The model card is made for the hub; where a person has taken over the folder's
+    README.md, that is sent as it is. Results of an earlier push (evaluation.json, pictures, videos) that are not shared
+    now are removed there.
 
     Args:
-        folder: written by `trajplan train` or `trajplan baseline`, and by `trajplan evaluate` where results are to be
-            shared.
+        folder: written by `trajplan train` or `trajplan baseline`.
         repo_id: "user/name"; made if it does not exist.
         private: whether a repository that is made now is private; None: the account's default.
         license: of the weights, as the hub spells it; None: not named.
+        evaluation: the folder that `trajplan evaluate --output` wrote results into; None: `folder`.
 
     Returns:
         The address of the commit, and the files that were sent.
@@ -134,36 +142,48 @@ def push(
             refuses it or cannot be reached.
         ConfigError: if the name is not of the form user/name, in offline mode, or without a token.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     if not _is_repo_id(repo_id):
         raise ConfigError(f"{repo_id!r} is no name on the hub: give user/name, of letters, digits, '-', '_' and '.'.")
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}.")
-    _check_sound(folder)
+    results = folder if evaluation is None else Path(evaluation).expanduser()
+    _check_sound(folder, results)
     _check_access()
-    write_card(folder, repo_id, license)
-    files = files_to_push(folder)
+    card = own_text(folder) or card_text(folder, repo_id, license, results)
+    files: dict[str, str | bytes] = {name: str(path) for name, path in _files(folder, results).items()}
+    files["README.md"] = card.encode()
     with _hub_errors(repo_id, f"{folder} was not pushed to {repo_id}"):
         api = HfApi(library_name="trajplan")
         api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=[escape(name) for name in files],
-            delete_patterns=list(RESULTS),
+        there = [name for name in api.list_repo_files(repo_id) if any(fnmatch(name, each) for each in RESULTS)]
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, content) for name, content in files.items()),
+                *(CommitOperationDelete(name) for name in there if name not in files),
+            ],
             commit_message="Upload a checkpoint with trajplan",
         )
-    return str(commit.commit_url), files
+    return str(commit.commit_url), sorted(files)
 
 
 def files_to_push(folder: Path) -> list[str]:
-    """The files of a checkpoint folder that are shared, sorted, relative to it."""
-    results = [path for pattern in RESULTS for path in folder.glob(pattern)]
-    if finished_evaluation(folder) is None:
-        results = [path for path in results if path.name != "evaluation.json"]
-    return sorted([*_required(folder), "README.md", *(path.relative_to(folder).as_posix() for path in results)])
+    """The files of a checkpoint folder that are shared, sorted, relative to it; README.md is the model card."""
+    return sorted([*_files(folder, folder), "README.md"])
+
+
+def _files(folder: Path, results: Path) -> dict[str, Path]:
+    """What is shared beside the card, by its name on the hub."""
+    shared = {name: folder / name for name in _required(folder)}
+    for pattern in RESULTS:
+        place = results if pattern in MEASURED else folder
+        shared |= {path.relative_to(place).as_posix(): path for path in place.glob(pattern)}
+    if finished_evaluation(results) is None:
+        shared.pop("evaluation.json", None)
+    return shared
 
 
 def _is_repo_id(name: str) -> bool:
@@ -195,18 +215,19 @@ def _check_whole(folder: Path, name: str) -> None:
         raise CheckpointError(f"{name} is no whole checkpoint: it has no {', '.join(missing)}{pickle}.")
 
 
-def _check_sound(folder: Path) -> None:
+def _check_sound(folder: Path, results: Path) -> None:
     """Refuse what `load` could not read back, and results that were measured with other weights."""
     load_policy(folder, device="cpu")
-    evaluation = finished_evaluation(folder)
-    if evaluation is None or evaluation.get("model_sha256") is None:
+    evaluation = finished_evaluation(results)
+    if evaluation is None:
+        if results != folder:
+            raise CheckpointError(f"{results} holds no finished evaluation: run trajplan evaluate --output {results}.")
         return
-    with (folder / "model.safetensors").open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != evaluation["model_sha256"]:
-            raise CheckpointError(
-                f"{folder / 'evaluation.json'} was measured with other weights than model.safetensors: "
-                "run trajplan evaluate again, or remove it."
-            )
+    if not is_of_weights(evaluation, folder):
+        raise CheckpointError(
+            f"{results / 'evaluation.json'} was measured with other weights than {folder / 'model.safetensors'}: "
+            "run trajplan evaluate again, or remove it."
+        )
 
 
 def _check_access() -> None:

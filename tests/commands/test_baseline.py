@@ -191,8 +191,8 @@ def test_an_output_that_is_a_file_is_refused(below, folder, tmp_path, capsys):
 
 def test_unknown_methods_and_options_are_named(capsys):
     for arguments, message in (
-        (["ppo"], "'ppo' (choose from"),
-        (["bc", "--output", "x", "--expectile", "1"], "unknown: --expectile 1; see trajplan baseline bc --help"),
+        (["ppo"], "There is no method 'ppo'; there are bc, iql, "),
+        (["bc", "--output", "x", "--expectile", "1"], "trajplan baseline bc has no option --expectile; see "),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["baseline", *arguments])
@@ -317,3 +317,19 @@ def test_every_preset_is_one_of_the_methods_settings():
         assert row in KINDS or (body in LOCOMOTION and data in LOCOMOTION_DATA)
         assert METHODS[name].config_class()(**settings)
         assert RunConfig(**run)
+
+
+def test_several_datasets_train_as_one(tmp_path, pendulum, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(tmp_path / "cache"))
+    ids = ["toy/first-v0", "toy/second-v0"]
+    for id in ids:
+        pendulum.save(id)
+    output = tmp_path / "run"
+    assert main(["baseline", "bc", "--dataset", *ids, "--output", str(output), "--eval-every", "0", *SHORT]) == 0
+    values = json.loads((output / "dataset.json").read_text())
+    assert [source["id"] for source in values["sources"]] == ids
+    assert values["num_episodes"] == 6
+    assert "datasets:\n- toy/first-v0\n- toy/second-v0\n" in (output / "README.md").read_text()
+    assert main(["baseline", "bc", "--resume", "--output", str(output)]) == 0

@@ -13,6 +13,7 @@ from trajplan.comparison import checks
 from trajplan.comparison.claim import Claim
 from trajplan.comparison.runner import BUSY
 from trajplan.data.collect import collect_dataset
+from trajplan.data.dataset import OfflineDataset
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import DataError
 
@@ -331,3 +332,35 @@ def test_the_library_that_the_statistics_need_is_asked_for_first(tmp_path, monke
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert compare(tmp_path / "out") == 2
     assert "pip install 'trajplan[compare]'" in capsys.readouterr().err
+
+
+def test_several_datasets_are_compared_on_as_one(data, tmp_path, capsys):
+    second = "toy/other-v0"
+    if not (data / "minari" / second).exists():
+        OfflineDataset.from_minari(ID).save(second)
+    output = tmp_path / "together"
+    words = [
+        "compare",
+        "--dataset",
+        ID,
+        second,
+        "--methods",
+        "bc",
+        "--seeds",
+        "1",
+        "--episodes",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    words += ["--output", str(output), "--set", *SHORT]
+    assert main([*words, "--dry-run"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"--dataset {ID} {second} --methods" in line
+    assert main(shlex.split(line)[1:]) == 0
+    told = json.loads((output / "bc" / "seed-0" / "model" / "dataset.json").read_text())
+    assert [source["id"] for source in told["sources"]] == [ID, second]
+    assert main([*words, "--report"]) == 0
+    assert f"{ID} + {second}" in (output / "report.html").read_text()
+    assert main([*words[:3], *words[4:], "--report"]) == 2
+    assert "other" in capsys.readouterr().err

@@ -86,6 +86,26 @@ def test_bad_input_is_one_sentence_and_status_2(dataset, capsys, root, monkeypat
         assert captured.out == ""
 
 
+def test_an_unusable_folder_of_datasets_is_one_sentence(root, capsys, monkeypatch):
+    (root / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root / "file"))
+    collect = ["collect", "--env", "Pendulum-v1", "--id", "toy/data-v0", "--episodes", "1"]
+    imported = ["import", str(root / "file"), "--id", "toy/data-v0"]
+    for arguments in (["list"], ["show", "toy/data-v0"], collect, imported):
+        assert main(["datasets", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("trajplan: error: The folder of the Minari datasets")
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--max-episode-steps", "0"], ["--seed", "-1"], ["--env-kwargs", '{"gravity": 1}']])
+def test_collect_refuses_in_one_sentence(root, capsys, option):
+    command = ["datasets", "collect", "--env", "Pendulum-v1", "--id", "toy/data-v0", "--episodes", "1"]
+    assert main([*command, *option]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (root / "minari" / "toy").exists()
+
+
 def test_import(root, capsys):
     path = root / "hopper_tiny-v2.hdf5"
     observations = np.arange(22.0).reshape(11, 2)
@@ -97,6 +117,7 @@ def test_import(root, capsys):
     out = capsys.readouterr().out
     assert "10 transitions in 2 episodes" in out
     assert "1 end in a terminal, 1 in a timeout" in out
+    assert "no bounds, which the baselines need; name it with --env" in out
     dataset = OfflineDataset.from_minari("d4rl/hopper-v0")
     assert dataset.lengths.tolist() == [4, 6]
     assert dataset.info.reference.max == 3234.3
@@ -131,3 +152,18 @@ def test_help(arguments, capsys):
     out = capsys.readouterr().out
     for word in arguments or ["list", "show", "collect", "import"]:
         assert word in out
+
+
+def test_import_tells_of_jumps_and_cuts_them(root, capsys):
+    path = root / "antmaze_umaze-v0.hdf5"
+    walk = np.concatenate([np.linspace(0, 5, 100)[:, None] + [[0, 1]]] * 3)
+    with h5py.File(path, "w") as file:
+        file["observations"], file["actions"], file["rewards"] = walk, np.zeros((300, 1)), np.zeros(300)
+        file["terminals"], file["timeouts"] = np.zeros(300, bool), np.isin(np.arange(300), (101, 201))
+    assert main(["datasets", "import", str(path), "--id", "d4rl/maze-v0"]) == 0
+    out = capsys.readouterr().out
+    assert "the observation jumps after 2 rows (the first is row 99)" in out
+    assert "--cut-jumps" in out
+    assert main(["datasets", "import", str(path), "--id", "d4rl/cut-v0", "--cut-jumps"]) == 0
+    assert "an episode was ended there" in capsys.readouterr().out
+    assert OfflineDataset.from_minari("d4rl/cut-v0").lengths.tolist() == [99, 1, 97, 1, 97]

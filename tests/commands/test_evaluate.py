@@ -222,18 +222,20 @@ def test_video_that_cannot_be_drawn_stops_before_the_evaluation(tmp_path, capsys
     hopper = make_checkpoint(tmp_path / "hopper", gymnasium.make("Hopper-v5"))
     assert run(hopper, "--video") == 2
     error = capsys.readouterr().err
-    assert "--video cannot draw here (MUJOCO_GL=disabled" in error
-    assert "set MUJOCO_GL=egl" in error
+    assert "--video cannot draw Hopper-v5: MuJoCo cannot, with MUJOCO_GL=disabled" in error
+    assert "set MUJOCO_GL=" in error
     assert not (hopper / "evaluation.json").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--max-episode-steps", 0), "--max-episode-steps is 0; it must be at least 1."),
-        (("--max-episode-steps", -5), "--max-episode-steps is -5; it must be at least 1."),
-        (("--video-episodes", -1), "--video-episodes is -1; it must be at least 1."),
-        (("--video", "--video-episodes", 0), "--video-episodes is 0; it must be at least 1."),
+        (("--max-episode-steps", 0), "max_episode_steps is 0; it must be at least 1."),
+        (("--max-episode-steps", -5), "max_episode_steps is -5; it must be at least 1."),
+        (("--video-episodes", -1), "video_episodes is -1; it must be at least 1."),
+        (("--video", "--video-episodes", 0), "video_episodes is 0; it must be at least 1."),
+        (("--episodes", 0), "episodes is 0; it must be at least 1."),
+        (("--seed", -1), "seed is -1; it must be 0 or more"),
         (("--horizon", 10**13), "The plans need more memory than there is"),
         (("--horizon", 10**18), "The plans need more memory than there is"),
     ],

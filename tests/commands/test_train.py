@@ -72,12 +72,69 @@ def test_a_small_window_takes_a_small_context(dataset, tmp_path, capsys):
     assert "leave --context out, and give trajplan evaluate --context 0" in capsys.readouterr().err
 
 
+@pytest.fixture
+def second(dataset):
+    """The id of another dataset of the same spaces, of 4 episodes."""
+    from trajplan.data.dataset import OfflineDataset
+
+    first = OfflineDataset.from_minari(dataset)
+    episodes = [
+        {
+            "observations": first.observations[13 * e : 13 * (e + 1)] + 1.0,
+            **{name: getattr(first, name)[12 * e : 12 * (e + 1)] for name in ("actions", "rewards")},
+            **{name: getattr(first, name)[12 * e : 12 * (e + 1)] for name in ("terminations", "truncations")},
+        }
+        for e in range(4)
+    ]
+    spaces = {"observation_space": first.info.observation_space, "action_space": first.info.action_space}
+    OfflineDataset.from_episodes(episodes, **spaces).save("toy/hopper/medium-v0")
+    return "toy/hopper/medium-v0"
+
+
+def test_several_datasets_train_as_one(dataset, second, tmp_path, capsys):
+    output = str(tmp_path / "run")
+    assert main(["train", "--dataset", dataset, second, "--output", output, *SMALL]) == 0
+    assert f"on {dataset} + {second}" in capsys.readouterr().out
+    values = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert values["sources"] == [
+        {"id": dataset, "num_episodes": 6, "num_transitions": 72},
+        {"id": second, "num_episodes": 4, "num_transitions": 48},
+    ]
+    assert values["num_transitions"] == 120
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"datasets:\n- {dataset}\n- {second}\n" in card
+    assert f"`{dataset} + {second}`" in card
+    assert f"| of {second} | 4 episodes, 48 transitions |" in card
+    # The run knows them, and keeps to them.
+    assert main(["train", "--resume", "--output", output]) == 0
+    assert f"on {dataset} + {second}" in capsys.readouterr().out
+    assert main(["train", "--resume", "--dataset", dataset, "--output", output]) == 2
+    assert f"its id is {dataset} and was {dataset} + {second}" in capsys.readouterr().err
+
+
+def test_runs_that_know_one_id_only_are_resumed(dataset, tmp_path, capsys):
+    """As written before there were several."""
+    output = tmp_path / "run"
+    assert main(["train", "--dataset", dataset, "--output", str(output), *SMALL]) == 0
+    values = json.loads((output / "dataset.json").read_text())
+    del values["sources"]
+    (output / "dataset.json").write_text(json.dumps(values))
+    assert main(["train", "--resume", "--output", str(output)]) == 0
+    assert f"Resuming {output}, on {dataset}." in capsys.readouterr().out
+    assert load_model_folder(output).info.id == dataset
+
+
 def test_the_preset_is_chosen_by_the_dataset_and_said(dataset, tmp_path, capsys):
     small = ["--n-layer", "1", "--n-embd", "8", "--updates", "1", "--batch-size", "4"]
     assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *small]) == 0
-    assert "Preset tt_small_locomotion (72 transitions are few) on toy/hopper" in capsys.readouterr().out
+    assert "Preset tt_small_locomotion (72 transitions are few) on" in capsys.readouterr().out
     config = load_model_folder(tmp_path / "run").train_config
-    assert (config.epochs, config.bins, config.n_layer) == (11, 50, 1)
+    assert config.epochs == pytest.approx(11)
+    assert (config.bins, config.n_layer) == (50, 1)
+    named = ["--preset", "tt_hopper_medium_replay", *small]
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "named"), *named]) == 0
+    assert "Preset tt_hopper_medium_replay on" in capsys.readouterr().out
+    assert load_model_folder(tmp_path / "named").train_config.epochs == pytest.approx(80 * 1_000_000 / 72)
 
 
 def test_an_interrupted_run_says_how_to_resume_and_does(dataset, tmp_path, capsys, monkeypatch):
@@ -185,3 +242,75 @@ def test_the_end_tells_which_weights_are_kept(dataset, tmp_path, capsys):
     assert said in (tmp_path / "run/README.md").read_text()
     assert main([*command, "--resume"]) == 0
     assert json.loads((tmp_path / "run/run.json").read_text()) == run
+
+
+def test_help_groups_the_settings(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    places = [shown.index(f"\n{name} settings") for name in ("model", "tokens", "loss", "optimiser", "run")]
+    assert places == sorted(places)
+    for flag, place in (("--n-layer", 0), ("--bins", 1), ("--action-weight", 2), ("--learning-rate", 3), ("--seed", 4)):
+        assert max(i for i, start in enumerate(places) if start < shown.rindex(f"\n  {flag}")) == place
+
+
+def test_python_trains_as_the_command_does(dataset, tmp_path):
+    import trajplan
+
+    run = {"updates": 6, "save_every": 4, "log_every": 2}
+    result = trajplan.train(dataset, tmp_path / "python", preset="tt_debug", device="cpu", **run)
+    assert (result.updates, result.interrupted) == (6, False)
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "command"), *SMALL, "--device", "cpu"]) == 0
+    for name in ("model.safetensors", "planner.json", "training.json"):
+        assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "command" / name).read_bytes()
+    assert (tmp_path / "python/README.md").exists()
+    assert trajplan.train(None, tmp_path / "python", resume=True).updates == 6
+    # Another precision in the same process.
+    trajplan.train(dataset, tmp_path / "bf16", preset="tt_debug", updates=1, precision="bf16")
+
+
+def test_a_device_that_is_not_there_is_one_sentence(dataset, tmp_path, capsys):
+    arguments = ["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, "--device", "cuda:77"]
+    assert main(arguments) == 2
+    assert "There is no device 'cuda:77' here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_where_two_were_asked_for_is_refused_with_the_line_to_type(dataset, tmp_path, capsys, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]) == 2
+    assert "ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -m trajplan train" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_cpu_train_by_the_documented_line(dataset, tmp_path):
+    import os
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "trajplan", "train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]
+    done = subprocess.run(command, env=os.environ | {"ACCELERATE_USE_CPU": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stderr
+    assert done.stdout.count("Trained for 6 updates") == 1
+    about = json.loads((tmp_path / "run/training_state/step-00000006/state.json").read_text())
+    assert about["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"), [({"ACCELERATE_USE_CPU": "1"}, "ACCELERATE_USE_CPU keeps"), ({}, "its own GPU")]
+)
+def test_a_gpu_that_training_may_not_take_is_refused(monkeypatch, environment, said):
+    import torch
+
+    from trajplan.errors import ConfigError
+    from trajplan.training import loop
+
+    monkeypatch.setattr(loop, "choose_device", torch.device)
+    for name, value in ({"WORLD_SIZE": "2"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said):
+        loop.uses_gpu("cuda:1")

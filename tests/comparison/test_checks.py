@@ -32,11 +32,15 @@ def dataset(space=BOX, episodes=3, rewards=(0.0, 1.0, 2.0), id="toy/hopper/mediu
         ("iql", {"expectile": 1.5}, "expectile is 1.5"),
         ("bc", {"updates": 0}, "updates is 0"),
         ("tt", {"n_embd": 30, "n_head": 4}, "n_embd is 30"),
-        ("tt", {"preset": "tt_nothing"}, "there is no preset 'tt_nothing'"),
+        ("tt", {"preset": "tt_nothing"}, "There is no preset 'tt_nothing'"),
         ("tt", {"planner.horizon": 0}, "horizon is 0"),
-        ("tt", {"preset": "tt_default", "planner.context": 10}, "context is 10 transitions, the model's window 10"),
-        ("tt", {"preset": "tt_default", "window": 5}, "context is 5 transitions, the model's window 5"),
-        ("tt", {"preset": "tt_default", "window": 5, "planner.context": 2}, "whatever planner.context is"),
+        (
+            "tt",
+            {"preset": "tt_hopper_medium", "planner.context": 10},
+            "context is 10 transitions, the model's window 10",
+        ),
+        ("tt", {"preset": "tt_hopper_medium", "window": 5}, "context is 5 transitions, the model's window 5"),
+        ("tt", {"preset": "tt_hopper_medium", "window": 5, "planner.context": 2}, "whatever planner.context is"),
     ],
 )
 def test_values_out_of_range_are_refused(method, settings, message):
@@ -61,7 +65,7 @@ def test_data_that_a_method_cannot_learn_from_are_refused():
     with pytest.raises(DataError, match="one episode cannot be divided"):
         check_method("tt", {}, dataset(episodes=1))
     unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    with pytest.raises(ConfigError, match="need actions with finite bounds"):
+    with pytest.raises(ConfigError, match="needs actions with finite bounds"):
         check_method("bc", {}, dataset(unbounded))
     assert not check_method("bc", {"eval_every": 0}, dataset())
 

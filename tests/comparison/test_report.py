@@ -59,18 +59,22 @@ def info():
 
 @pytest.fixture
 def cells(finished):
-    """Two methods with two runs, and a Trajectory Transformer with one."""
+    """Two methods with five runs, and a Trajectory Transformer with one."""
 
     def curve(end):
         return [{"update": update, "evaluation/return": end * update / 100} for update in (50, 100)]
 
     losses = [{"update": update, "held_out/loss": 5.0 - update / 100} for update in (50, 100)]
     return [
-        finished("bc", 0, [10.0, 20.0, 30.0, 40.0], metrics=curve(25.0)),
-        finished("bc", 1, [12.0, 22.0, 32.0, 42.0], metrics=curve(27.0)),
-        finished("iql", 0, [60.0, 70.0, 80.0, 90.0], metrics=curve(75.0)),
-        finished("iql", 1, [64.0, 74.0, 84.0, 94.0], metrics=curve(79.0)),
-        finished("tt", 0, [50.0, 51.0, 52.0, 53.0], metrics=losses),
+        *(
+            finished("bc", seed, [10.0 + at, 20.0 + at], metrics=curve(15.0))
+            for seed, at in enumerate((0, 2, 4, 50, 6))
+        ),
+        *(
+            finished("iql", seed, [60.0 + at, 90.0 + at], metrics=curve(75.0))
+            for seed, at in enumerate((0, 4, 2, -50, 6))
+        ),
+        finished("tt", 0, [50.0, 52.0], metrics=losses),
     ]
 
 
@@ -90,12 +94,15 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(info, cells):
 def test_numbers_are_those_of_the_cells(info, cells):
     text = render(info, load_results(cells), {}, "trajplan compare")
     page = Page(text)
-    # iql: a mean return of 77, scaled by 2; its runs have the means 75 and 79.
+    # Mean returns of iql's runs, scaled by 2: 37.5, 39.5, 38.5, 12.5 and 40.5; the middle three have the mean 38.5.
     start = page.texts.index("iql", page.texts.index("Scores"))
-    assert page.texts[start + 1 : start + 7] == ["2", "38.5", "37.5 to 39.5", "38.5", "37.5 to 39.5", "77"]
+    row = page.texts[start + 1 : start + 8]
+    assert row[:2] + row[3:4] + row[5:] == ["5", "33.7", "38.5", "12.5 to 40.5", "67"]
+    low, high = map(float, row[4].split(" to "))
+    assert 12.5 < low < 38.5 < high < 40.5
     tt = page.texts.index("tt", start)
-    assert page.texts[tt + 1 : tt + 4] == ["1", "25.8", "–"]
-    assert "A single run does not tell" in text
+    assert page.texts[tt + 1 : tt + 6] == ["1", "25.5", "–", "25.5", "–"]
+    assert "A 95 % interval needs 5 runs or more, which these do not have: tt (1)." in page.texts
     assert "10 episodes, 1,000 transitions." in " ".join(page.texts)
     assert "1 min 01 s" in page.texts
 
@@ -104,7 +111,7 @@ def test_published_scores_stand_beside_ours_and_are_marked(info, cells):
     text = render(info, load_results(cells), {}, "trajplan compare")
     page = Page(text)
     start = page.texts.index("iql", page.texts.index("Scores"))
-    assert page.texts[start + 7] == "97.4, 94.8"
+    assert page.texts[start + 8] == "97.4, 94.8"
     assert "published, other data *" in page.texts
     assert "Other data." in page.texts
     assert "Reported on D4RL's hopper-medium-replay-v2, which is other data" in text
@@ -116,7 +123,7 @@ def test_a_method_without_its_own_part_has_no_published_score_beside_it(info, fi
     cells = [finished(label, 0, [10.0], method="mopo", settings=values) for label, values in settings.items()]
     page = Page(render(info, load_results(cells), {}, "trajplan compare"))
     start = page.texts.index("Scores")
-    shown = [page.texts[page.texts.index(label, start) + 7] for label in settings]
+    shown = [page.texts[page.texts.index(label, start) + 8] for label in settings]
     assert shown == ["92.7", "–"]
 
 
@@ -127,7 +134,7 @@ def test_raw_returns_are_not_compared_with_published_scores(info, finished):
     assert "has no row for data of this kind" in text
     assert "normalised score" not in text
     assert "Probability of improvement" not in text
-    assert "A single run does not tell" in text
+    assert "No method of this report has as many." in text
     Page(text)
 
 
@@ -144,8 +151,19 @@ def test_what_is_missing_is_told_with_its_log_if_it_has_one(info, cells, cell):
 
 
 def test_how_far_intervals_can_be_trusted(info, cells):
-    text = render(info, load_results(cells[:4]), {}, "trajplan compare")
-    assert "with 2 normally distributed ones they hold the true mean 50 times in 100 (3 runs: 75, " in text
+    text = render(info, load_results(cells[:10]), {}, "trajplan compare")
+    assert "with 5 normally distributed ones they hold the true mean 83 times in 100 (10 runs: 90, " in text
+    assert "Of fewer than 5 runs there is none" in text
+    assert "needs 5 runs" not in text
+
+
+def test_the_profile_is_of_runs_and_that_of_episodes_is_named_so(cells):
+    scores = {method.label: method.scores for method in by_method(load_results(cells))}
+    picture = figures.profiles(scores, "score")
+    for name in ("runs", "episodes"):
+        assert re.search(rf"<text[^>]*>share of {name} above τ</text>", picture)
+    # Bands of the two methods with runs enough, of runs alone.
+    assert picture.count("fill-opacity: 0.15") == 2
 
 
 def test_what_users_name_is_escaped(info, cells):
@@ -185,5 +203,6 @@ def test_curves_are_drawn_where_all_runs_were_measured():
 
 def test_the_terminals_table(cells):
     lines = text_table(by_method(load_results(cells))).splitlines()
-    assert lines[1].split() == ["iql", "2", "38.5", "37.5", "to", "39.5", "38.5"]
-    assert lines[2].split() == ["tt", "1", "25.8", "–", "25.8"]
+    assert lines[1].split()[:3] + lines[1].split()[-1:] == ["iql", "5", "33.7", "38.5"]
+    assert lines[2].split() == ["tt", "1", "25.5", "–", "25.5"]
+    assert lines[4] == "A 95 % interval needs 5 runs or more, which these do not have: tt (1)."

@@ -153,7 +153,7 @@ def test_refused_in_a_sentence_and_leaving_nothing(data_root, make_episode, monk
     assert sorted(data_root[0].rglob("*")) == before
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot be written.*MINARI_DATASETS_PATH") as error:
+    with pytest.raises(DataError, match=r"cannot be used.*MINARI_DATASETS_PATH") as error:
         held.save("mine/other-v0")
     assert "\n" not in str(error.value)
 
@@ -172,4 +172,16 @@ def test_an_error_halfway_leaves_nothing(data_root, make_episode, monkeypatch):
     with pytest.raises(DataError, match="No space left"):
         held.save("mine/pendulum-v0")
     assert not (data_root[0] / "mine" / "pendulum-v0").exists()
+    assert [path.name for path in data_root[0].iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_came_meanwhile_is_not_written_over(data_root, make_episode, monkeypatch):
+    """Two processes may save under one id; the second finds it taken at the end."""
+    held = OfflineDataset.from_episodes(pendulum_episodes(make_episode), env_spec="Pendulum-v1")
+    held.save("mine/pendulum-v0")
+    monkeypatch.setattr("trajplan.data.minari_write.check_new_id", lambda id: None)
+    other = OfflineDataset.from_episodes(pendulum_episodes(make_episode)[:1], env_spec="Pendulum-v1")
+    with pytest.raises(DataError, match="cannot be put into"):
+        other.save("mine/pendulum-v0")
+    same(OfflineDataset.from_minari("mine/pendulum-v0"), held)
     assert [path.name for path in data_root[0].iterdir() if path.name.startswith(".")] == []

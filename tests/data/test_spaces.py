@@ -7,7 +7,9 @@ from gymnasium import spaces
 from trajplan.data.spaces import (
     check_action_space,
     flatten_observation,
+    has_bounds,
     observation_layout,
+    one_line,
     space_from_dict,
     space_to_dict,
     unflatten_observation,
@@ -104,3 +106,22 @@ def test_unflatten_is_the_inverse_of_flatten():
         np.testing.assert_array_equal(flatten_observation(layout, back, "test"), flat)
     stacked = np.stack([flatten_observation(layout, sample, "test") for sample in samples])
     assert unflatten_observation(layout, stacked)["b"].shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("space", "bounded"),
+    [
+        (spaces.Discrete(3), True),
+        (spaces.Box(-1, 1, (2,)), True),
+        (spaces.Box(-np.inf, 1, (2,)), False),
+        (spaces.Box(np.float32([0, 1]), np.float32([1, 1])), False),
+    ],
+)
+def test_bounds(space, bounded):
+    assert has_bounds(space) is bounded
+
+
+def test_a_space_on_one_line():
+    space = spaces.Box(np.linspace(-9, 0, 99, dtype=np.float32), np.full(99, 7, np.float32))
+    assert "\n" in str(space)
+    assert "\n" not in one_line(space)

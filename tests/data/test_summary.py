@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,3 +79,63 @@ def test_blockwise_statistics(monkeypatch):
     mean, deviation = mean_and_deviation(array)
     np.testing.assert_allclose(mean, array.astype(np.float64).mean(0), rtol=1e-12)
     np.testing.assert_allclose(deviation, array.astype(np.float64).std(0), rtol=1e-6)
+
+
+def test_print_tells_what_a_person_wants_to_know(dataset):
+    returns = dataset.returns
+    mean, deviation = returns.mean(), returns.std()
+    assert str(dataset).splitlines() == [
+        "dataset toy/data-v0",
+        "  environment   not recorded",
+        "  episodes      4 of 1 to 12 steps, 21 transitions",
+        "  episodes end  1 in a terminal, 1 in a time limit, 1 in both, 1 in neither (just stop)",
+        "  observations  3 dimensions",
+        "  actions       2 dimensions from -0.5 to 0.5",
+        f"  return        {mean:.6g} ± {deviation:.4g}, from {returns.min():.6g} to {returns.max():.6g}",
+        f"  score         {(mean + 10) * 2.5:.1f} ± {deviation * 2.5:.1f}, where 0 is -10 and 100 is 30, from test",
+    ]
+
+
+def test_print_of_other_kinds(make_episode):
+    rng = np.random.default_rng(0)
+    episodes = [make_episode(rng, 4) for _ in range(2)]
+    bare = str(OfflineDataset.from_episodes(episodes))
+    assert "2 of 4 steps, 8 transitions" in bare
+    assert "episodes end  2 in a time limit\n" in bare
+    assert "2 dimensions without bounds, which baselines need: give from_episodes an env_spec" in bare
+    assert "score" not in bare
+    uneven = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 3], np.float32))
+    assert "2 dimensions, bounds between -2 and 3" in str(OfflineDataset.from_episodes(episodes, action_space=uneven))
+    for episode in episodes:
+        episode["observations"] = {"position": episode["observations"], "goal": np.zeros((5, 1))}
+        episode["actions"] = np.array([3, 4, 3, 4])
+    dataset = OfflineDataset.from_episodes(episodes, action_space=spaces.Discrete(3, start=2))
+    assert "observations  4 dimensions: goal 1, position 3" in str(dataset)
+    assert "actions       3 discrete, 2 to 4" in str(dataset)
+
+
+def test_print_names_environment_and_sources(make_episode, data_root):
+    for id, seed in (("mine/low-v0", 0), ("mine/high-v0", 1)):
+        episodes = [make_episode(np.random.default_rng(seed), 4, action_width=1)]
+        OfflineDataset.from_episodes(episodes, env_spec="Pendulum-v1").save(id)
+    text = str(OfflineDataset.from_minari(["mine/low-v0", "mine/high-v0"]))
+    assert text.startswith("dataset mine/low-v0 + mine/high-v0\n  environment   Pendulum-v1\n")
+    assert "    mine/high-v0: 1 episode, 4 transitions\n" in text
+
+
+class Untouchable(np.ndarray):
+    """An array whose values nobody may look at."""
+
+    def __getitem__(self, index):
+        raise AssertionError("read")
+
+    def __array_ufunc__(self, *args, **keywords):
+        raise AssertionError("read")
+
+
+def test_neither_reads_what_may_be_larger_than_memory(dataset):
+    locked = {name: getattr(dataset, name).view(Untouchable) for name in ("observations", "actions")}
+    assert str(replace(dataset, **locked)) == str(dataset)
+    locked |= {name: getattr(dataset, name).view(Untouchable) for name in ("rewards", "terminations", "truncations")}
+    text = repr(replace(dataset, **locked))
+    assert text == "OfflineDataset('toy/data-v0', episodes=4, transitions=21, observations=3, actions=2)"

@@ -11,7 +11,6 @@ from trajplan.data.scores import ReferenceScores
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.environments import (
     check_environment,
-    check_rendering,
     check_time_limit,
     environment_maker,
     quiet_simulators,
@@ -97,21 +96,6 @@ def test_reference_scores_come_from_the_nearest_source(cartpole, pendulum):
     assert reference_scores(dataclasses.replace(pendulum, env_spec=None)) is None
     with pytest.raises(ConfigError, match="both"):
         reference_scores(cartpole, minimum=1.0)
-
-
-def test_rendering_that_fails_is_told_with_the_remedy(cartpole):
-    class NoScreen(gymnasium.Wrapper):
-        def render(self):
-            raise AttributeError("'NoneType' object has no attribute 'glGetError'")
-
-    class NoFrames(gymnasium.Wrapper):
-        def render(self):
-            return "text"
-
-    with pytest.raises(ConfigError, match=r"--video cannot draw here .*glGetError.*MUJOCO_GL=egl"):
-        check_rendering(lambda: NoScreen(cartpole.make_env()))
-    with pytest.raises(ConfigError, match="renders to arrays"):
-        check_rendering(lambda: NoFrames(cartpole.make_env()))
 
 
 def test_simulator_warnings_are_counted_not_printed(tmp_path, monkeypatch, capfd):

@@ -1,13 +1,9 @@
-import itertools
-from types import SimpleNamespace
-
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from trajplan.errors import ConfigError, DataError
-from trajplan.evaluation import rollout
 from trajplan.evaluation.policy import RandomPolicy
 from trajplan.evaluation.rollout import Episode, evaluate
 
@@ -43,16 +39,6 @@ def test_quota_is_fixed_beforehand_and_finished_environments_drop_out(cartpole, 
     assert [sum(row in rows for rows in policy.calls) for row in range(3)] == busy
     assert found.plan_rows.tolist() == [len(rows) for rows in policy.calls]
     assert len(found.plan_seconds) == max(busy)
-
-
-def test_the_speed_shown_counts_the_steps_of_all_environments(cartpole, memory_policy, monkeypatch):
-    shown, clock = [], itertools.chain([100.0], itertools.repeat(102.0))
-    monkeypatch.setattr(rollout, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr(rollout.tqdm, "set_postfix_str", lambda self, text, refresh: shown.append(text))
-    policy = memory_policy(cartpole)
-    evaluate(policy, cartpole.make_env, episodes=4, num_envs=3)
-    steps = np.cumsum([len(rows) for rows in policy.calls])
-    assert [text.split(",")[0] for text in shown] == [f"{count / 2:.1f} steps/s" for count in steps]
 
 
 def test_box_actions_are_clipped_only_for_the_environment(pendulum, memory_policy):

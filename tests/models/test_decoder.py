@@ -51,8 +51,10 @@ def run(decoder, generator, batch, beams, candidates, context):
     return logits
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("batch", "beams", "candidates", "context"), [(1, 4, 2, 1), (2, 3, 3, 0), (3, 1, 1, 2)])
-def test_cached_logits_equal_full_forward_passes(model, batch, beams, candidates, context):
+def test_cached_logits_equal_full_forward_passes(model, monkeypatch, batch, beams, candidates, context, attention):
+    monkeypatch.setattr(model.config, "_attn_implementation", attention)
     courses = [
         run(decoder(model), torch.Generator().manual_seed(1), batch, beams, candidates, context)
         for decoder in (CachedDecoder, RecomputingDecoder)

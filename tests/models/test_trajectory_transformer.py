@@ -3,8 +3,10 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, GPT2Model
+from transformers import AttentionInterface, AutoConfig, AutoModel, GPT2Model
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from trajplan.errors import ConfigError
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 
 OBSERVATION, ACTION, BINS, WINDOW = 3, 2, 7, 4
@@ -12,12 +14,13 @@ J = OBSERVATION + ACTION + 2
 L = WINDOW * J
 
 
-def make(**settings):
+def make(attention="sdpa", **settings):
     torch.manual_seed(0)
     shape = {"observation_dim": OBSERVATION, "action_dim": ACTION, "bins": BINS, "window": WINDOW}
     shape |= {"n_layer": 2, "n_head": 2, "n_embd": 16}
     config = TrajectoryTransformerConfig(**(shape | settings))
     config.initializer_range = 0.4
+    config._attn_implementation = attention
     return TrajectoryTransformer(config).eval()
 
 
@@ -38,9 +41,10 @@ def test_hidden_states_equal_the_stock_gpt2():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("changed", [0, 4, J - 1, J, 2 * J - 1, L - 2])
-def test_only_later_logits_depend_on_a_token_and_none_on_a_return_to_go(changed):
-    model = make()
+def test_only_later_logits_depend_on_a_token_and_none_on_a_return_to_go(changed, attention):
+    model = make(attention)
     before = tokens(1)
     after = before.clone()
     after[0, changed] = (after[0, changed] + 1) % BINS
@@ -130,6 +134,47 @@ def test_training_takes_the_mask_free_causal_path(monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     model(tokens())
     assert calls == [(None, True)] * 2
+
+
+@pytest.mark.parametrize("precise", [False, True])
+def test_eager_attention_gives_the_loss_and_the_gradients_of_sdpa(precise):
+    settings = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "reorder_and_upcast_attn": precise}
+    results = []
+    for attention in ("sdpa", "eager"):
+        model = make(attention, **settings).train()
+        output = model(tokens()[:, :-1], tokens()[:, 1:])
+        results.append([output.logits, output.loss, *torch.autograd.grad(output.loss, list(model.parameters()))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_an_attention_that_is_not_known_to_be_causal_is_refused(tmp_path, monkeypatch):
+    make().save_pretrained(tmp_path)
+    message = (
+        r"^attn_implementation is 'flex_attention', which is not known to be causal in this model: it must be [^.]*\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        AutoModel.from_pretrained(tmp_path, attn_implementation="flex_attention")
+    model = AutoModel.from_pretrained(tmp_path, attn_implementation="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens()).logits, make()(tokens()).logits)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "of-my-own", ALL_ATTENTION_FUNCTIONS["sdpa"])
+    model.config._attn_implementation = "of-my-own"
+    with pytest.raises(ConfigError, match="attn_implementation is 'of-my-own'"):
+        model(tokens())
+
+
+def test_flash_attention_is_causal_without_a_mask(monkeypatch):
+    model, seen = make(), []
+
+    def flash(module, query, key, value, mask, **keywords):
+        seen.append((mask, module.is_causal))
+        return query.transpose(1, 2), None
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "flash_attention_2", flash)
+    model.config._attn_implementation = "flash_attention_2"
+    model(tokens())
+    assert seen == [(None, True)] * 2
 
 
 def test_saved_and_loaded_by_the_auto_classes(tmp_path):

@@ -98,17 +98,21 @@ def test_plans_are_the_same_with_and_without_the_cache_and_beyond_the_window(set
         torch.testing.assert_close(getattr(cached, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
 
 
+def until_end(plans):
+    """The tokens without those after a predicted end: beams that differ in these alone tie, and rounding sorts them."""
+    return plans.tokens.masked_fill(~plans.alive[..., None], -1)
+
+
 def test_a_batch_gives_the_plans_of_single_environments_and_a_seed_its_plan():
     model, tokenizer = make(3, 2, 9, 4)
-    # A cut of nine bins that leaves some beams alike ties their scores, and rounding decides the order of a tie.
-    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=5, context=2, action_cdf=0.6))
+    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=5, context=2))
     observations, context = problem(model, 3, 2)
     _, together = search.plan(observations, context, generators(4, 5, 6))
     _, again = search.plan(observations, context, generators(4, 5, 6))
     torch.testing.assert_close(again.tokens, together.tokens)
     for row, seed in enumerate((4, 5, 6)):
         _, alone = search.plan(observations[row : row + 1], context[row : row + 1], generators(seed))
-        torch.testing.assert_close(alone.tokens[0], together.tokens[row])
+        torch.testing.assert_close(until_end(alone)[0], until_end(together)[row])
         torch.testing.assert_close(alone.scores[0], together.scores[row], atol=1e-5, rtol=1e-5)
     _, other = search.plan(observations, context, generators(7, 8, 9))
     assert not torch.equal(other.tokens, together.tokens)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trajplan.errors import ConfigError
+from trajplan.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from trajplan.data.info import DatasetInfo
@@ -70,5 +70,6 @@ def method_named(name: str) -> Entry:
         ConfigError: if there is none of that name.
     """
     if name not in METHODS:
-        raise ConfigError(f"There is no method {name!r}; there are {', '.join(METHODS)}.")
+        known = ", ".join(METHODS)
+        raise ConfigError(f"There is no method {name!r}; {did_you_mean(name, METHODS) or f'there are {known}.'}")
     return METHODS[name]

@@ -42,7 +42,7 @@ class Scaling:
         """The scaling for a dataset's spaces; without statistics observations stay as they are.
 
         Raises:
-            ConfigError: if the actions have no bounds.
+            ConfigError: if a dimension of the actions has no bounds.
         """
         size = info.observation_dim
         mean = torch.zeros(size) if mean is None else mean
@@ -51,11 +51,7 @@ class Scaling:
         if not isinstance(space, spaces.Box):
             return cls(mean, deviation, None, None)
         low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-            raise ConfigError(
-                f"The baselines need actions with finite bounds, low below high, and dataset {info.id!r} has the "
-                f"action space {space}: give it one with bounds."
-            )
+        _check_bounds(info, low, high)
         return cls(mean, deviation, torch.from_numpy(low), torch.from_numpy(high))
 
     def to(self, device: torch.device) -> "Scaling":
@@ -83,6 +79,17 @@ class Scaling:
             return actions
         scaled = self.low + (actions + 1) / 2 * (self.high - self.low)
         return torch.minimum(torch.maximum(scaled, self.low), self.high)
+
+
+def _check_bounds(info: DatasetInfo, low: np.ndarray, high: np.ndarray) -> None:
+    bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high) & (low < high)))
+    if bad.size:
+        dimensions = f"dimension{'s' if bad.size > 1 else ''} {', '.join(map(str, bad[:9]))}{', ...' * (bad.size > 9)}"
+        raise ConfigError(
+            f"Every baseline needs actions with finite bounds, low below high, and those of dataset {info.id!r} have "
+            f"none in {dimensions} ({low[bad[0]]:g} to {high[bad[0]]:g}): make it with "
+            "OfflineDataset.from_episodes(..., env_spec=...), which takes the environment's, or with action_space=..."
+        )
 
 
 def fit_scaling(dataset: OfflineDataset, standardize: bool) -> Scaling:

@@ -2,13 +2,11 @@
 
 import argparse
 import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
-from trajplan.commands.run_arguments import add_run_arguments, dataset_of_run
+from trajplan.commands.run_arguments import add_run_arguments, datasets_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
 from trajplan.parser import Parser
@@ -45,48 +43,21 @@ def _add_options(parser: argparse.ArgumentParser, method: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `trajplan baseline`; 130 if it was interrupted."""
-    from trajplan.baselines.checkpoint import saved_settings
-    from trajplan.baselines.presets import note_for, preset_for
-    from trajplan.baselines.trainer import train
-    from trajplan.card import write_card
-    from trajplan.data.dataset import OfflineDataset
+    from trajplan.baseline_training import baseline
     from trajplan.devices import choose_device
-    from trajplan.evaluation.during_training import evaluation_for
 
     choose_device(args.device)
-    output: Path = args.output
-    dataset_id, continued = dataset_of_run(args)
-    dataset = OfflineDataset.from_minari(dataset_id)
-    # Refused here already, before the preset is looked at.
-    METHODS[args.method].method_class(dataset.info)
-    settings, run_config = preset_for(args.method, dataset.info)
-    if not continued and (note := note_for(args.method, dataset.info)):
-        print(note)
-    if continued:
-        before, saved, run_config = saved_settings(output)
-        settings = saved if before == args.method else settings
-    settings = replace(settings, **given(args, type(settings)))
-    run_config = replace(run_config, **given(args, RunConfig))
+    ids, continued = datasets_of_run(args)
     if args.resume and not continued:
-        print(f"{output} holds no run yet: starting from the beginning.")
-    evaluate = evaluation_for(dataset, settings, run_config) if run_config.eval_every else None
-    result = train(
-        dataset,
-        output,
-        args.method,
-        settings,
-        run_config,
-        resume=args.resume,
-        evaluate=evaluate,
-        device=args.device,
-    )
+        print(f"{args.output} holds no run yet: starting from the beginning.")
+    settings = given(args, METHODS[args.method].config_class()) | given(args, RunConfig)
+    result = baseline(args.method, ids, args.output, resume=args.resume, device=args.device, **settings)
     if result.interrupted:
         print(
             f"Stopped after {result.updates} updates, saved. Resume with: "
-            f"trajplan baseline {args.method} --resume --output {output}",
+            f"trajplan baseline {args.method} --resume --output {args.output}",
             file=sys.stderr,
         )
         return 130
-    write_card(output)
-    print(f"Trained for {result.updates} updates: {output}")
+    print(f"Trained for {result.updates} updates: {args.output}")
     return 0

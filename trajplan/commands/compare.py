@@ -28,7 +28,14 @@ with --report, writes comparison.csv and report.html."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `trajplan compare`."""
     parser.epilog = EPILOG
-    parser.add_argument("--dataset", metavar="ID", required=True, help="Minari id of the dataset")
+    parser.add_argument(
+        "--dataset",
+        metavar="ID",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="Minari id of the dataset; several of one environment train as one",
+    )
     parser.add_argument(
         "--methods",
         required=True,
@@ -37,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Transformer; LABEL=NAME for one that is compared twice: bc,bc10=bc,iql,tt",
     )
     parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder of the comparison")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="training runs of each method (default: 3)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="training runs of each method; 95 %% intervals need 4 (default: 3)",
+    )
     parser.add_argument(
         "--set",
         action="extend",
@@ -70,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
         require(getattr(args, name) >= 1, f"--{name}", getattr(args, name), "be at least 1")
     refuse_file(args.output)
 
+    dataset = args.dataset[0] if len(args.dataset) == 1 else tuple(args.dataset)
+
     def cell(label: str, seed: int) -> Cell:
-        return Cell(label, methods[label], seed, args.dataset, args.output, settings[label], evaluation)
+        return Cell(label, methods[label], seed, dataset, args.output, settings[label], evaluation)
 
     if args.cell is not None:
         return _work(cell(*_cell_name(args.cell, methods)), args.device)
@@ -90,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         for each in left:
             check_device(each, args.device)
         missing, status = _run_all(cells, list(left), args.jobs, args.device)
-    words = ["trajplan", "compare", "--dataset", args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
+    words = ["trajplan", "compare", "--dataset", *args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
     words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]
     _write(args.output, cells, info, missing, shell(words))
     return status
@@ -126,7 +141,7 @@ def _check(cells: "Sequence[Cell]", *, simulators: bool) -> "DatasetInfo":
         raise ConfigError("trajplan compare takes its statistics from scipy: pip install 'trajplan[compare]'.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("Start trajplan compare without a launcher; its cells (--dry-run) can be given to one.")
-    dataset = OfflineDataset.from_minari(cells[0].dataset)
+    dataset = OfflineDataset.from_minari(cells[0].dataset_ids)
     evaluated = [check_method(cell.method, cell.settings, dataset) for cell in cells if cell.seed == 0]
     if simulators:
         check_environments(dataset.info, cells[0].evaluation, any(evaluated))

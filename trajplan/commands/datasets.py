@@ -49,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for files without timeouts: the steps after which an episode without a terminal was cut",
     )
+    importing.add_argument(
+        "--cut-jumps",
+        action="store_true",
+        help="for files without next_observations: end an episode, as at a timeout, where the observation jumps",
+    )
     importing.set_defaults(action_run=_import)
 
 
@@ -62,7 +67,8 @@ def _sentence(summary: str) -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from trajplan.data.minari_source import dataset_root, list_datasets
+    from trajplan.data.minari_root import dataset_root
+    from trajplan.data.minari_source import list_datasets
 
     rows = list_datasets()
     if args.json:
@@ -106,7 +112,9 @@ def _import(args: argparse.Namespace) -> None:
     if args.reference_scores is not None:
         low, high = args.reference_scores
         reference = ReferenceScores(low, high, source="--reference-scores")
-    report = import_d4rl(args.file, args.id, env=args.env, reference=reference, time_limit=args.time_limit)
+    report = import_d4rl(
+        args.file, args.id, env=args.env, reference=reference, time_limit=args.time_limit, cut_jumps=args.cut_jumps
+    )
     print(
         f"Imported {report.transitions:,} transitions in {report.episodes:,} episodes as {args.id}: "
         f"{report.terminals:,} end in a terminal, {report.timeouts:,} in a timeout, {report.both:,} in both, "
@@ -118,4 +126,6 @@ def _import(args: argparse.Namespace) -> None:
         print(note)
     if report.reference is None:
         print("No reference scores are known for it; give them with --reference-scores to have normalised scores.")
+    if args.env is None:
+        print("Without an environment its actions have no bounds, which the baselines need; name it with --env.")
     print(f"Look at it with: trajplan datasets show {args.id}")

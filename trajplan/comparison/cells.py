@@ -33,7 +33,7 @@ class Cell:
     Attributes:
         label, method: the name in the table, and in the registry (or `tt`).
         seed: of the training.
-        dataset: Minari id.
+        dataset: Minari id, or several that are trained on as one.
         output: the comparison's folder.
         settings: what differs from the method's preset, `planner.` settings among them.
         evaluation: how it is evaluated.
@@ -42,10 +42,15 @@ class Cell:
     label: str
     method: str
     seed: int
-    dataset: str
+    dataset: str | tuple[str, ...]
     output: Path
     settings: Mapping[str, Any] = field(hash=False)
     evaluation: EvaluationConfig
+
+    @property
+    def dataset_ids(self) -> tuple[str, ...]:
+        """The Minari id or ids."""
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
 
     @property
     def name(self) -> str:
@@ -79,7 +84,7 @@ class Cell:
 
     def command(self, device: str | None = None) -> list[str]:
         """The words of the one command that trains and evaluates the cell, or goes on with it, on any machine."""
-        words = ["trajplan", "compare", "--dataset", self.dataset]
+        words = ["trajplan", "compare", "--dataset", *self.dataset_ids]
         words += ["--methods", self.label if self.label == self.method else f"{self.label}={self.method}"]
         words += ["--cell", self.name, *changed_flags(self.evaluation)]
         words += ["--device", device] if device else []
@@ -89,7 +94,7 @@ class Cell:
     def training_command(self, device: str | None) -> list[str]:
         """The words of the `trajplan` command that trains it, or goes on."""
         training, _ = split_planner(self.settings)
-        common = ["--dataset", self.dataset, "--output", str(self.model), "--resume", f"--seed={self.seed}"]
+        common = ["--dataset", *self.dataset_ids, "--output", str(self.model), "--resume", f"--seed={self.seed}"]
         if self.method == TRANSFORMER:
             return ["train", *common, *flags(training)]
         return ["baseline", self.method, *common, *(["--device", device] if device else []), *flags(training)]
@@ -106,7 +111,7 @@ class Cell:
     def training_identity(self) -> dict[str, Any]:
         """What makes its training another one when it changes, JSON-able."""
         training, _ = split_planner(self.settings)
-        return {"dataset": self.dataset, "method": self.method, "seed": self.seed, "settings": training}
+        return {"dataset": " + ".join(self.dataset_ids), "method": self.method, "seed": self.seed, "settings": training}
 
     def evaluation_identity(self) -> dict[str, Any]:
         """What makes its evaluation another one when it changes, JSON-able."""

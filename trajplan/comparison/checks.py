@@ -91,7 +91,7 @@ def check_cell(cell: Cell) -> None:
     Raises:
         ConfigError, DataError: as `check_method` and `check_environments` say, or if the dataset is not there.
     """
-    dataset = OfflineDataset.from_minari(cell.dataset)
+    dataset = OfflineDataset.from_minari(cell.dataset_ids)
     on_the_way = check_method(cell.method, cell.settings, dataset)
     check_environments(dataset.info, cell.evaluation, on_the_way)
 

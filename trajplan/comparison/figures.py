@@ -57,11 +57,14 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
     }
 
 
-def intervals(estimates: dict[str, tuple[Estimate, Estimate]], axis: str, data: float) -> str:
+def intervals(
+    estimates: dict[str, tuple[Estimate, Estimate]], runs: dict[str, np.ndarray], axis: str, data: float
+) -> str:
     """Mean and interquartile mean of every method with their intervals, side by side on one scale.
 
     Args:
         estimates: by method: mean, interquartile mean.
+        runs: (R,) scores by method, drawn as ticks.
         axis: what the scores are.
         data: the mean of the data's own episodes, drawn as a line.
     """
@@ -75,6 +78,7 @@ def intervals(estimates: dict[str, tuple[Estimate, Estimate]], axis: str, data: 
                 low, high = estimate.interval or (estimate.value, estimate.value)
                 axes.plot([low, high], [place, place], color=style[label].colour, linewidth=5, alpha=0.45)
                 axes.plot(estimate.value, place, style[label].marker, color=style[label].colour, markersize=8)
+                axes.plot(runs[label], np.full(len(runs[label]), place), "|", color=style[label].colour, markersize=12)
             axes.axvline(data, color=_INK, linewidth=1, linestyle=":", alpha=0.6)
             axes.set(title=title, xlabel=axis, yticks=range(len(estimates)), yticklabels=list(estimates))
             axes.set_ylim(len(estimates) - 0.5, -0.5)
@@ -84,28 +88,40 @@ def intervals(estimates: dict[str, tuple[Estimate, Estimate]], axis: str, data: 
 
 
 def profiles(scores: dict[str, np.ndarray], axis: str) -> str:
-    """Share of episodes above every score, a line with its band for each method.
+    """Share of runs above every score, a line with its band for each method, and beside it the share of episodes.
 
     Args:
-        scores: (R, E) by method.
+        scores: (R, E) by method; a run's score is the mean over its episodes.
         axis: what the scores are.
     """
-    everything = np.concatenate([values.ravel() for values in scores.values()])
-    margin = 0.03 * max(1e-9, np.ptp(everything))
-    thresholds = np.linspace(everything.min() - margin, everything.max() + margin, 101)
+    runs = {label: values.mean(1) for label, values in scores.items()}
+    episodes = {label: values.ravel() for label, values in scores.items()}
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.subplots()
-        for label, look in looks(list(scores)).items():
-            shares, band = statistics.profile(scores[label], thresholds)
-            axes.step(thresholds, shares, look.dash, color=look.colour, label=label, where="post", linewidth=2)
-            if band is not None:
-                axes.fill_between(thresholds, band[0], band[1], color=look.colour, alpha=0.15, linewidth=0, step="post")
-        axes.set(xlabel=f"τ, {axis}", ylabel="share of episodes above τ", ylim=(-0.02, 1.02))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
-        axes.grid()
-        _legend(figure, axes)
-        return _svg(figure, "Performance profiles: share of episodes above every score")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (name, values) in zip(panels, (("runs", runs), ("episodes", episodes)), strict=True):
+            thresholds = _thresholds(values)
+            for label, look in looks(list(scores)).items():
+                shares, band = (values[label][:, None] > thresholds).mean(0), None
+                if values is runs:  # of episodes there is no interval: those of one run are not independent
+                    shares, band = statistics.profile(runs[label], thresholds)
+                axes.step(thresholds, shares, look.dash, color=look.colour, label=label, where="post", linewidth=2)
+                if band is not None:
+                    axes.fill_between(
+                        thresholds, band[0], band[1], color=look.colour, alpha=0.15, linewidth=0, step="post"
+                    )
+            axes.set(xlabel=f"τ, {axis}", title=f"share of {name} above τ", ylim=(-0.02, 1.02))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+            axes.grid()
+        _legend(figure, panels[0])
+        return _svg(figure, "Performance profiles: share of runs, and of episodes, above every score")
+
+
+def _thresholds(values: dict[str, np.ndarray]) -> np.ndarray:
+    """(T,) scores from just below the least to just above the greatest."""
+    everything = np.concatenate(list(values.values()))
+    margin = 0.03 * max(1e-9, np.ptp(everything))
+    return np.linspace(everything.min() - margin, everything.max() + margin, 201)
 
 
 def curves(

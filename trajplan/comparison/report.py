@@ -28,7 +28,8 @@ def render(info: "DatasetInfo", results: Sequence[Result], missing: Mapping[Cell
     axis = "return" if reference is None else "normalised score"
     data = info.mean_return if reference is None else float(reference.normalize(info.mean_return))
     dataset = d4rl_name(info) if reference is not None else None
-    estimates = {method.label: (statistics.mean(method.scores), statistics.iqm(method.scores)) for method in methods}
+    runs = {method.label: method.run_scores for method in methods}
+    estimates = {label: (statistics.mean(scores), statistics.iqm(scores)) for label, scores in runs.items()}
     sections = [
         _introduction(info, results, axis, data),
         _missing(missing),
@@ -57,10 +58,22 @@ def text_table(methods: Sequence[Method]) -> str:
     """The scores for a terminal."""
     lines = ["method            runs      mean      95 % interval       IQM"]
     for method in methods:
-        mean, iqm = statistics.mean(method.scores), statistics.iqm(method.scores)
+        mean, iqm = statistics.mean(method.run_scores), statistics.iqm(method.run_scores)
         runs = len(method.results)
         lines.append(f"{method.label:16s} {runs:5d} {mean.value:9.1f} {markup.span(mean):>18s} {iqm.value:9.1f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_too_few(methods)])
+
+
+def _too_few(methods: Sequence[Method]) -> list[str]:
+    """The sentence on methods with fewer runs than an interval needs, if there are any."""
+    labels = [f"{method.label} ({len(method.results)})" for method in methods if not _enough(method)]
+    if not labels:
+        return []
+    return [f"A 95 % interval needs {statistics.MIN_RUNS} runs or more, which these do not have: {', '.join(labels)}."]
+
+
+def _enough(method: Method) -> bool:
+    return len(method.results) >= statistics.MIN_RUNS
 
 
 def _introduction(info: "DatasetInfo", results: Sequence[Result], axis: str, data: float) -> str:
@@ -68,7 +81,7 @@ def _introduction(info: "DatasetInfo", results: Sequence[Result], axis: str, dat
     seeds = [episode["seed"] for episode in evaluation["episodes"]]
     environment = (evaluation["environment"] or {}).get("id", "its environment")
     best = by_method(results)[0]
-    estimate = statistics.mean(best.scores)
+    estimate = statistics.mean(best.run_scores)
     interval = f" (95 % interval {markup.span(estimate)})" if estimate.interval else ""
     scale = ""
     if reference is not None:
@@ -109,7 +122,8 @@ def _scores(
     data: float,
     dataset: str | None,
 ) -> str:
-    head = ["method", "runs", f"mean {axis}", "95 % interval", "interquartile mean", "95 % interval"]
+    head = ["method", "runs", f"mean {axis}", "95 % interval", "interquartile mean of runs", "95 % interval"]
+    head += ["lowest to highest run"]
     head += [] if axis == "return" else ["mean return"]
     head += [] if dataset is None else ["published, other data *"]
     rows = []
@@ -117,6 +131,7 @@ def _scores(
         row = [method.label, f"{len(method.results)}"]
         for estimate in estimates[method.label]:
             row += [f"{estimate.value:.1f}", markup.span(estimate)]
+        row.append(f"{method.run_scores.min():.1f} to {method.run_scores.max():.1f}")
         row += [] if axis == "return" else [f"{method.returns.mean():,.0f}"]
         if dataset is not None:
             first = method.results[0]
@@ -133,9 +148,11 @@ def _scores(
         "<h2>Scores</h2>"
         + markup.table(head, rows)
         + note
+        + "".join(f"<p class=quiet>{html.escape(sentence)}</p>" for sentence in _too_few(methods))
         + markup.figure(
-            figures.intervals(estimates, axis, data),
-            "Markers are estimates, bars their 95 % intervals; the dotted line is the mean of the data's own episodes.",
+            figures.intervals(estimates, {method.label: method.run_scores for method in methods}, axis, data),
+            "Markers are estimates, bars their 95 % intervals, ticks the runs' scores; the dotted line is the mean of "
+            "the data's own episodes.",
         )
     )
 
@@ -150,7 +167,7 @@ def _improvement(methods: Sequence[Method]) -> str:
             if ours is theirs:
                 row.append("<td class=self></td>")
                 continue
-            estimate = statistics.improvement(ours.scores, theirs.scores)
+            estimate = statistics.improvement(ours.run_scores, theirs.run_scores)
             span = f"<span>{markup.span(estimate, 2)}</span>" if estimate.interval else ""
             row.append(f'<td class=chance style="--p:{100 * estimate.value:.0f}%">{estimate.value:.2f}{span}</td>')
         rows.append(f"<tr><th scope=row>{html.escape(ours.label)}</th>{''.join(row)}</tr>")
@@ -158,7 +175,8 @@ def _improvement(methods: Sequence[Method]) -> str:
     return (
         "<h2>Probability of improvement</h2><p>How likely a training run of the row's method scores higher, in the "
         "mean over its episodes, than one of the column's; a half says that neither is better. Below each its 95 % "
-        f"interval.</p><div class=wide><table class=chances><tr><td></td>{heads}</tr>{''.join(rows)}</table></div>"
+        f"interval, where both have {statistics.MIN_RUNS} runs or more.</p>"
+        f"<div class=wide><table class=chances><tr><td></td>{heads}</tr>{''.join(rows)}</table></div>"
     )
 
 
@@ -166,8 +184,9 @@ def _profiles(methods: Sequence[Method], axis: str) -> str:
     picture = figures.profiles({method.label: method.scores for method in methods}, axis)
     return "<h2>Performance profiles</h2>" + markup.figure(
         picture,
-        f"For every {axis} τ, the share of all episodes of a method that end above it: higher is better. Where lines "
-        "cross, one method has more good episodes and the other fewer bad ones. Bands are pointwise 95 % intervals.",
+        f"For every {axis} τ, the share of a method's runs with a score above it: higher is better. Where lines cross, "
+        "one method has more good runs and the other fewer bad ones. Bands are pointwise 95 % intervals. Beside it the "
+        "same of single episodes, all runs together, which tells how even a method acts, not how sure its score is.",
     )
 
 
@@ -259,9 +278,10 @@ def _settings(methods: Sequence[Method]) -> str:
 
 
 def _how_to_read(methods: Sequence[Method]) -> str:
-    runs = min(len(method.results) for method in methods)
-    if runs > 1:
-        known = max(number for number in statistics.COVERAGE if number <= runs)
+    least = statistics.MIN_RUNS
+    runs = [len(method.results) for method in methods if _enough(method)]
+    if runs:
+        known = max(number for number in statistics.COVERAGE if number <= min(runs))
         others = ", ".join(f"{number} runs: {times}" for number, times in statistics.COVERAGE.items() if number > known)
         trust = (
             f"Of few runs such intervals are too narrow: with {known} normally distributed ones they hold the true "
@@ -269,11 +289,15 @@ def _how_to_read(methods: Sequence[Method]) -> str:
             "width says that all resamples agree, not that the number is certain."
         )
     else:
-        trust = "A single run does not tell how far another would lie, so there is no interval for it."
+        trust = "No method of this report has as many."
     return (
-        "<h2>How the intervals are made</h2><p>Intervals are stratified bootstrap percentile intervals over training "
-        f"runs ({statistics.RESAMPLES:,} resamples): within each method, runs are drawn with replacement, each with "
-        "all its episodes, since episodes of one run are no independent evidence about the method. The interquartile "
-        "mean is that of the middle half of all episodes (Agarwal et al. 2021). Intervals tell how far the numbers "
-        f"would move with other training seeds; they do not speak of other datasets. {trust}</p>"
+        "<h2>How the numbers are made</h2><p>A run is one training with its own seed, and its score the mean over its "
+        "evaluation episodes. The interquartile mean is that of runs' scores without the lowest and the highest "
+        "quarter, in whole runs (of fewer than 4 it is the mean), and the performance profile the share of runs above "
+        "a score (Agarwal et al. 2021). Intervals are stratified bootstrap percentile intervals over runs "
+        f"({statistics.RESAMPLES:,} resamples): within each method, runs are drawn with replacement; episodes of one "
+        "run are no independent evidence about its method. They tell how far the numbers would move with other "
+        f"training seeds, and do not speak of other datasets. Of fewer than {least} runs there is none: it would be "
+        "little more than the range of the runs, which holds the true mean of normally distributed ones 50 (2 runs) or "
+        f"75 (3) times in 100. {trust}</p>"
     )

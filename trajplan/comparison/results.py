@@ -92,6 +92,11 @@ class Method:
         return np.stack([result.scores for result in self.results])
 
     @property
+    def run_scores(self) -> np.ndarray:
+        """(R,) scores of R runs, each the mean over its episodes: what statistics of the method are made of."""
+        return self.scores.mean(1)
+
+    @property
     def returns(self) -> np.ndarray:
         """(R, E) returns."""
         return np.stack([result.returns for result in self.results])
@@ -102,7 +107,7 @@ def by_method(results: Iterable[Result]) -> list[Method]:
     runs: dict[str, list[Result]] = {}
     for result in results:
         runs.setdefault(result.cell.label, []).append(result)
-    return sorted((Method(*item) for item in runs.items()), key=lambda method: -method.scores.mean())
+    return sorted((Method(*item) for item in runs.items()), key=lambda method: -method.run_scores.mean())
 
 
 def training_cost(cell: Cell) -> dict[str, Any]:

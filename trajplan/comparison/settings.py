@@ -159,4 +159,5 @@ class _Parser(argparse.ArgumentParser):
     word = ""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"--set {self.word}: {message}.")
+        reason = re.sub(r"^argument \S+: ", "", message)
+        raise ConfigError(f"--set {self.word}: {reason}.")

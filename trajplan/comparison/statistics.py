@@ -1,9 +1,9 @@
 """From the scores of a few training runs to what can be said of their methods, after Agarwal et al. 2021.
 
-A method's score is that of all its episodes; what varies from one repetition to the next is the training run. So every
-interval is a stratified bootstrap over training runs: each method is a stratum, its runs are drawn with replacement
-whole, with all their episodes (episodes of one run are no independent evidence about the method). All methods ran the
-same episodes, which are held fixed. Resampling, percentiles and the trimmed mean are scipy's.
+A run is one training, with its own seed; its score is the mean over its evaluation episodes. What varies from one
+repetition to the next is the run, so everything here is of runs' scores, and every interval is a stratified bootstrap
+over runs: each method is a stratum, from which as many runs are drawn, with replacement, as there are. Episodes of one
+run are no independent evidence about its method. Resampling, percentiles and the trimmed mean are scipy's.
 """
 
 from collections.abc import Callable
@@ -17,73 +17,70 @@ RESAMPLES = 5000
 CONFIDENCE = 0.95
 # Of each end of the sorted scores, what the interquartile mean leaves out.
 TRIMMED = 0.25
+# Of fewer runs the 95 % interval of the interquartile mean is the range of the runs, whatever they are: of 4, one
+# resample in 20 has the least run three times or more, which is more than the 2.5 % beyond an interval's end.
+MIN_RUNS = 5
 # How often, of 100 times, such an interval of the mean of that many normally distributed runs holds the true mean:
 # a percentile bootstrap of a few values is narrower than it should be.
-COVERAGE = {2: 50, 3: 75, 4: 80, 5: 83, 10: 90, 20: 93}
+COVERAGE = {5: 83, 10: 90, 20: 93}
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and its 95 % interval where there are runs enough for one."""
+    """A number, and its 95 % interval where there are `MIN_RUNS` runs or more."""
 
     value: float
     interval: Interval | None
 
 
-def mean(scores: np.ndarray) -> Estimate:
-    """Mean of scores (R, E) of R runs in E episodes each."""
-    return _estimate(lambda drawn: drawn.mean((-2, -1)), scores)
+def mean(runs: np.ndarray) -> Estimate:
+    """Mean of the scores (R,) of R runs."""
+    return _estimate(lambda drawn: drawn.mean(-1), runs)
 
 
-def iqm(scores: np.ndarray) -> Estimate:
-    """Interquartile mean of scores (R, E) over all runs and episodes."""
+def iqm(runs: np.ndarray) -> Estimate:
+    """Interquartile mean of the scores (R,) of R runs: without the lowest and the highest quarter of them.
 
-    def statistic(drawn: np.ndarray) -> np.ndarray:
-        return stats.trim_mean(drawn.reshape(*drawn.shape[:-2], -1), TRIMMED, axis=-1)
-
-    return _estimate(statistic, scores)
+    A quarter is rounded down to whole runs, so that of fewer than 4 it is the mean.
+    """
+    return _estimate(lambda drawn: stats.trim_mean(drawn, TRIMMED, axis=-1), runs)
 
 
 def improvement(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """Probability that a run of one method has a higher mean score than one of another; ties count half.
-
-    Args:
-        ours, theirs: (R, E) and (Q, E) scores.
-    """
-    return _estimate(_wins, ours.mean(-1)[:, None], theirs.mean(-1)[:, None])
+    """Probability that a run of one method, with scores (R,), has a higher one than one of another, (Q,); ties half."""
+    return _estimate(_wins, ours, theirs)
 
 
 def _wins(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    theirs = theirs.swapaxes(-1, -2)
+    ours, theirs = ours[..., :, None], theirs[..., None, :]
     return ((ours > theirs) + 0.5 * (ours == theirs)).mean((-2, -1))
 
 
-def profile(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Share of episodes (R, E) with a score above each threshold (T,).
+def profile(runs: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Performance profile: the share of runs, with scores (R,), that are above each threshold (T,).
 
     Returns:
-        The shares (T,), and their pointwise 95 % intervals (2, T), or None for a single run.
+        The shares (T,), and their pointwise 95 % intervals (2, T), or None for fewer than `MIN_RUNS`.
     """
-    above = (scores[:, :, None] > thresholds).mean(1)
-    if len(above) < 2:
+    above = (runs[:, None] > thresholds).astype(np.float64)
+    if len(runs) < MIN_RUNS:
         return above.mean(0), None
     interval = _bootstrap((above,), np.mean, axis=0)
     return above.mean(0), np.stack([interval.low, interval.high])
 
 
 def _estimate(statistic: Callable[..., np.ndarray], *strata: np.ndarray) -> Estimate:
-    """A statistic of strata, each (..., R, E), vectorised over the leading dimensions."""
+    """A statistic of strata, each (..., R), vectorised over the leading dimensions."""
     value = float(statistic(*strata))
-    if min(len(scores) for scores in strata) < 2:
+    if min(len(scores) for scores in strata) < MIN_RUNS:
         return Estimate(value, None)
 
-    def of_runs(*runs: np.ndarray, axis: int) -> np.ndarray:
-        return statistic(*(scores[drawn] for scores, drawn in zip(strata, runs, strict=True)))
+    def of_drawn(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        return statistic(*drawn)
 
-    # scipy draws numbers of runs, from each stratum on its own.
-    interval = _bootstrap(tuple(np.arange(len(scores)) for scores in strata), of_runs, axis=-1)
+    interval = _bootstrap(strata, of_drawn, axis=-1)
     return Estimate(value, (float(interval.low), float(interval.high)))
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,13 @@ def content_key(source: Path, cache: Path) -> str:
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memo, json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
     return key
+
+
+def key_together(keys: Sequence[str]) -> str:
+    """Key of several sources one after the other; that of a single one is its own."""
+    if len(keys) == 1:
+        return keys[0]
+    return hashlib.blake2b(" ".join(keys).encode(), digest_size=20).hexdigest()
 
 
 def check_unchanged(source: Path, stamp: list[list[Any]]) -> None:

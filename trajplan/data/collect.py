@@ -77,6 +77,8 @@ def collect_dataset(
     """
     if (episodes is None) == (steps is None) or (episodes or steps or 0) < 1:
         raise ConfigError("Say how much to collect: a positive number of either episodes or steps.")
+    if seed < 0:
+        raise ConfigError(f"A seed is 0 or more; got {seed}.")
     check_new_id(dataset_id)
     reference = reference or reference_for_environment(env_id)
     options = dict(env_kwargs or {})
@@ -114,12 +116,14 @@ def make_collection_environment(
 
     Raises:
         DataError: when it cannot be made, has no time limit, or has spaces that a dataset cannot hold.
-        ConfigError: when an action is to be held for less than one step.
+        ConfigError: when an action is to be held, or an episode to last, for less than one step.
     """
     if action_repeat < 1:
         raise ConfigError(
             f"An action lasts at least 1 step of the environment; got an action repeat of {action_repeat}."
         )
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise ConfigError(f"An episode has at least 1 step; got a time limit of {max_episode_steps}.")
     spec = find_environment(env_id)
     limit = max_episode_steps or spec.max_episode_steps
     if limit is None:

@@ -17,6 +17,7 @@ from minari.data_collector import EpisodeBuffer
 
 from trajplan.data.environment import find_environment, make_environment
 from trajplan.data.info import DatasetInfo
+from trajplan.data.jumps import FACTOR, find_jumps
 from trajplan.data.minari_write import check_new_id, write_minari
 from trajplan.data.scores import ReferenceScores, reference_for_d4rl, reference_for_environment
 from trajplan.data.validate import check_episode
@@ -34,6 +35,7 @@ class ImportReport:
     both: int = 0
     dropped: int = 0
     repeated: int = 0
+    jumps: int = 0
     reference: ReferenceScores | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -56,13 +58,15 @@ def import_d4rl(
     env: str | None = None,
     reference: ReferenceScores | None = None,
     time_limit: int | None = None,
+    cut_jumps: bool = False,
 ) -> ImportReport:
     """Write the Minari dataset `id` from a D4RL HDF5 file.
 
     The observation after an episode's last action is taken from next_observations. Files without them do not have it:
     there the last transition of an episode cut by a timeout (or by the file's end) is dropped, and its predecessor
     carries the timeout; a terminal transition is kept, since its reward and end matter and what follows it does not,
-    with its own observation repeated as the one after it.
+    with its own observation repeated as the one after it. Nor do they say so where a reset lies inside an episode, for
+    timeouts that are out of step with the resets: jumps between the rows of one episode are counted (see `find_jumps`).
 
     Args:
         path: the file.
@@ -70,6 +74,7 @@ def import_d4rl(
         env: Gymnasium id of the environment to evaluate in; its spaces must fit the data.
         reference: returns that mean 0 and 100; default: D4RL's constants by the file's name, else by `env`.
         time_limit: for files without timeouts: the steps after which an episode without a terminal was cut.
+        cut_jumps: end an episode at each jump, as at a timeout.
 
     Raises:
         DataError: for a file that cannot be read or used, or an id that is malformed or taken.
@@ -85,7 +90,7 @@ def import_d4rl(
         raise DataError(f"The file {path} is not an HDF5 file, or damaged ({_line(error)}).") from None
     with file:
         try:
-            return _import(file, path, id, env, reference, time_limit)
+            return _import(file, path, id, env, reference, time_limit, cut_jumps)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"The file {path} cannot be imported ({_line(error)}): it is damaged, or the disk is full."
@@ -93,7 +98,13 @@ def import_d4rl(
 
 
 def _import(
-    file: h5py.File, path: Path, id: str, env: str | None, reference: ReferenceScores | None, time_limit: int | None
+    file: h5py.File,
+    path: Path,
+    id: str,
+    env: str | None,
+    reference: ReferenceScores | None,
+    time_limit: int | None,
+    cut_jumps: bool,
 ) -> ImportReport:
     columns = _columns(file, path, time_limit)
     spec = find_environment(env) if env else None
@@ -109,6 +120,8 @@ def _import(
         made.close()
         _check_fit(info, columns, spec.id)
     _note(file, columns, report)
+    if columns.next_observations is None:
+        _look_for_jumps(columns, report, cut_jumps)
     write_minari(
         id,
         _buffers(columns, info, report),
@@ -199,6 +212,24 @@ def _note(file: h5py.File, columns: _Columns, report: ImportReport) -> None:
         )
     if isinstance(file.get("infos/goal"), h5py.Dataset):
         report.notes.append("The file records goals (infos/goal) that the observations do not contain.")
+
+
+def _look_for_jumps(columns: _Columns, report: ImportReport, cut: bool) -> None:
+    rows = find_jumps(columns.observations, columns.terminals | columns.timeouts)
+    report.jumps = len(rows)
+    if len(rows) == 0:
+        return
+    places = f"row {rows[0]:,}" if len(rows) == 1 else f"{len(rows):,} rows (the first is row {rows[0]:,})"
+    far = f"Inside episodes the observation jumps after {places} by more than {FACTOR:g} times its usual steps"
+    if cut:
+        columns.timeouts[rows] = True
+        report.notes.append(f"{far}; an episode was ended there, as at a timeout.")
+    else:
+        report.notes.append(
+            f"{far}, as if the environment had been reset there: the timeouts seem to be out of step with the resets, "
+            "and what is learned from these transitions is wrong. Import the file with --cut-jumps, which ends an "
+            "episode there, or a version of it that has next_observations."
+        )
 
 
 def _buffers(

@@ -6,7 +6,7 @@ actions      a0   a1   a2   a3   a4
 observations o0   o1   o2   o3 | o4   o5   o6     one more a episode: row of transition t is t + its episode
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,23 +63,25 @@ class OfflineDataset:
     info: DatasetInfo
 
     @classmethod
-    def from_minari(cls, id: str, *, cache_dir: str | Path | None = None) -> "OfflineDataset":
-        """Open a Minari dataset, downloading it first when it is not on this machine.
+    def from_minari(cls, id: str | Sequence[str], *, cache_dir: str | Path | None = None) -> "OfflineDataset":
+        """Open a Minari dataset, downloading it first when it is not on this machine; or several of them as one.
 
         The first call converts it into a cache of flat files, under a key of the source's content; later calls map
-        those files and are done in a moment.
+        those files and are done in a moment. Several are one entry of the cache, with the episodes of the first in
+        front, so they take no more memory than one; `info.sources` tells which episodes are whose, and `split` holds
+        out its share of each.
 
         Args:
-            id: such as `mujoco/hopper/medium-v0`.
+            id: such as `mujoco/hopper/medium-v0`; or several, of equal spaces and one environment.
             cache_dir: where the cache lives; default `TRAJPLAN_CACHE`, else `~/.cache/trajplan`.
 
         Raises:
             DataError: for an id that does not exist, a missing network, a damaged file or data that cannot be used,
-                naming dataset, episode and field.
+                naming dataset, episode and field; for several whose spaces, environments or reference scores differ.
         """
         from trajplan.data.minari_source import open_minari
 
-        return open_minari(id, cache_dir)
+        return open_minari([id] if isinstance(id, str) else list(id), cache_dir)
 
     @classmethod
     def from_episodes(
@@ -139,6 +141,17 @@ class OfflineDataset:
         from trajplan.data.save import save_minari
 
         return save_minari(self, id, description)
+
+    def __repr__(self) -> str:
+        # The arrays may be larger than memory, and messages and debuggers ask for this often.
+        sizes = f"episodes={self.num_episodes}, transitions={self.num_transitions}"
+        return f"OfflineDataset({self.id!r}, {sizes}, observations={self.observation_dim}, actions={self.action_dim})"
+
+    def __str__(self) -> str:
+        """What `print` shows: sizes, spaces, returns, how episodes end. Observations and actions are not read."""
+        from trajplan.data.summary import describe
+
+        return describe(self)
 
     @property
     def num_transitions(self) -> int:
@@ -235,6 +248,9 @@ class OfflineDataset:
     def split(self, held_out: float, seed: int, episodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out episodes: two disjoint sorted index arrays, int64, with at least one episode each.
 
+        Of a dataset made of several, each is divided for itself, so that both sides have their share of it; one with a
+        single episode gives that to training.
+
         Args:
             held_out: the fraction of episodes to hold out, between 0 and 1, rounded to whole episodes.
             seed: decides which.
@@ -249,9 +265,19 @@ class OfflineDataset:
         episodes = np.arange(self.num_episodes) if episodes is None else episodes
         if len(episodes) < 2:
             raise DataError(f"dataset {self.id!r}: one episode cannot be divided; holding some out needs at least two.")
-        count = min(max(round(held_out * len(episodes)), 1), len(episodes) - 1)
-        order = np.random.default_rng(seed).permutation(episodes)
-        return np.sort(order[count:]), np.sort(order[:count])
+        ends = np.cumsum([source.num_episodes for source in self.info.sources[:-1]], dtype=np.int64)
+        whose = np.searchsorted(ends, episodes, side="right")
+        parts = [episodes[whose == source] for source in range(len(ends) + 1)]
+        if all(len(part) < 2 for part in parts):
+            parts = [episodes]
+        rng = np.random.default_rng(seed)
+        training, kept = [], []
+        for part in parts:
+            count = min(max(round(held_out * len(part)), 1), len(part) - 1) if len(part) > 1 else 0
+            order = rng.permutation(part)
+            training.append(order[count:])
+            kept.append(order[:count])
+        return np.sort(np.concatenate(training)), np.sort(np.concatenate(kept))
 
     def windows(
         self, length: int, *, stride: int = 1, episodes: np.ndarray | None = None, device: Any = "cpu"

@@ -1,7 +1,7 @@
 """What is known of a dataset besides its arrays: this travels with a checkpoint as `dataset.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -27,11 +27,20 @@ _PACKAGES = ("trajplan", "gymnasium", "gymnasium-robotics", "minari", "mujoco", 
 
 
 @dataclass(frozen=True)
+class Source:
+    """One of the datasets that another is made of."""
+
+    id: str
+    num_episodes: int = 0
+    num_transitions: int = 0
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """Spaces, environment, reference scores and sizes of a dataset.
 
     Attributes:
-        id: the dataset's name.
+        id: the dataset's name; that of several as one is theirs, joined by " + ".
         observation_space: Box or Dict of Box.
         action_space: Box or Discrete.
         env_spec: the environment to evaluate in (the dataset's evaluation environment where it names one, else the
@@ -41,6 +50,7 @@ class DatasetInfo:
         mean_return: mean undiscounted return of the episodes.
         versions: package versions by name, of this process when the dataset was read; `dataset` is the Minari version
             that wrote the data.
+        sources: the datasets that it is made of, in the order of its episodes; empty where it is one.
 
     Raises:
         DataError: when a space is not supported.
@@ -55,6 +65,7 @@ class DatasetInfo:
     num_episodes: int = 0
     mean_return: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         check_action_space(self.action_space, self._owner)
@@ -161,6 +172,7 @@ class DatasetInfo:
             "num_episodes": int(self.num_episodes),
             "mean_return": float(self.mean_return),
             "versions": dict(self.versions),
+            "sources": [asdict(source) for source in self.sources],
         }
 
     @classmethod
@@ -182,9 +194,16 @@ class DatasetInfo:
                 num_episodes=int(values["num_episodes"]),
                 mean_return=float(values["mean_return"]),
                 versions=dict(values["versions"]),
+                # Not there in what was written before there were any.
+                sources=tuple(Source(**source) for source in values.get("sources", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"The saved dataset description is damaged: {type(error).__name__} {error}.") from None
+
+
+def dataset_ids(values: Mapping[str, Any]) -> list[str]:
+    """The ids of the datasets that a `dataset.json` tells of, as `OfflineDataset.from_minari` takes them."""
+    return [source["id"] for source in values.get("sources", ())] or [values["id"]]
 
 
 def package_versions() -> dict[str, str]:

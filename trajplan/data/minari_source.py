@@ -6,8 +6,9 @@ import os
 import shutil
 import socket
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +18,21 @@ import h5py
 import minari
 from minari import MinariDataset
 from minari.dataset.minari_dataset import DATASET_ID_RE
-from minari.storage import get_dataset_path
 
-from trajplan.data.cache import build_entry, cache_folder, check_unchanged, content_key, open_entry, source_stamp
+from trajplan.data.cache import (
+    build_entry,
+    cache_folder,
+    check_unchanged,
+    content_key,
+    key_together,
+    open_entry,
+    source_stamp,
+)
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.minari_root import dataset_root
 from trajplan.data.scores import ReferenceScores, reference_for_environment
+from trajplan.data.together import describe_together, with_sizes
 from trajplan.data.validate import FIELDS, Episode, check_episode
 from trajplan.errors import DataError
 
@@ -39,22 +49,27 @@ _DAMAGE = (
 )
 
 
-def open_minari(id: str, cache_dir: str | Path | None) -> OfflineDataset:
+def open_minari(ids: Sequence[str], cache_dir: str | Path | None) -> OfflineDataset:
     """See `OfflineDataset.from_minari`."""
-    source = find_minari(id)
-    info = describe(source)
-    folder = Path(source.storage.data_path)
+    sources = [find_minari(id) for id in ids]
+    infos = [describe(source) for source in sources]
+    info = describe_together(infos)
+    folders = [Path(source.storage.data_path) for source in sources]
     cache = cache_folder(cache_dir)
-    stamp = source_stamp(folder)
-    key = content_key(folder, cache)
+    stamps = [source_stamp(folder) for folder in folders]
+    key = key_together([content_key(folder, cache) for folder in folders])
     entry = open_entry(cache, key)
     if entry is None:
-        build_entry(cache, key, _checked(source, info, stamp))
+        build_entry(cache, key, chain.from_iterable(map(_checked, sources, infos, stamps)))
         entry = open_entry(cache, key)
         if entry is None:
-            raise DataError(f"The cache entry of dataset {id!r} in {cache} vanished while it was opened; try again.")
+            raise DataError(
+                f"The cache entry of dataset {info.id!r} in {cache} vanished while it was opened; try again."
+            )
     arrays, summary = entry
-    return OfflineDataset(id=info.id, info=replace(info, **summary), **arrays)
+    episodes = [int(source.storage.metadata["total_episodes"]) for source in sources]
+    info = with_sizes(replace(info, **summary), episodes, arrays["offsets"])
+    return OfflineDataset(id=info.id, info=info, **arrays)
 
 
 def find_minari(id: str) -> MinariDataset:
@@ -66,7 +81,7 @@ def find_minari(id: str) -> MinariDataset:
     match = DATASET_ID_RE.fullmatch(id)
     if match is None or match["version"] is None:
         raise DataError(f"{id!r} is not a Minari id; ids look like mujoco/hopper/medium-v0.{_suggestion(id)}")
-    path = get_dataset_path(id)
+    path = dataset_root() / id
     if not (path / "data").exists():
         _download(id, path)
     try:
@@ -189,11 +204,6 @@ def _reachable(endpoint: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def dataset_root() -> Path:
-    """The folder of the Minari datasets on this machine: `MINARI_DATASETS_PATH`, else `~/.minari/datasets`."""
-    return get_dataset_path()
 
 
 def list_datasets() -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from minari import create_dataset_from_buffers
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.namespace import create_namespace, list_local_namespaces
-from minari.storage import get_dataset_path
 
 from trajplan.data.environment import spec_to_dict
+from trajplan.data.minari_root import dataset_root
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import DataError
 
@@ -35,7 +35,7 @@ def check_new_id(dataset_id: str) -> None:
         raise DataError(f"{dataset_id!r} is no Minari id; write it like pointmaze/umaze-mixed-v0.") from error
     if namespace is not None and any(len(part) < 2 for part in namespace.split("/")):
         raise DataError(f"{dataset_id!r} is no Minari id: each part before the last needs two letters or more.")
-    folder = get_dataset_path(dataset_id)
+    folder = dataset_root() / dataset_id
     if folder.exists():
         raise DataError(f"The dataset {dataset_id!r} exists already ({folder}); choose another id or delete it first.")
 
@@ -79,7 +79,7 @@ def write_minari(
             notes.append(note)
             yield episode
 
-    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=get_dataset_path()))
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=dataset_root()))
     try:
         with _minari_root(staging), warnings.catch_warnings():
             # Minari warns of every optional field that is left out.
@@ -89,13 +89,20 @@ def write_minari(
             )
             dataset.storage.update_episode_metadata(notes)
             dataset.storage.update_metadata(recorded)
-        namespace = parse_dataset_id(dataset_id)[0]
-        if namespace is not None and namespace not in list_local_namespaces():
-            create_namespace(namespace)
-        folder = get_dataset_path(dataset_id)
-        os.replace(staging / dataset_id, folder)
+        return _put_in_place(staging / dataset_id, dataset_id)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(built: Path, dataset_id: str) -> Path:
+    folder = dataset_root() / dataset_id
+    namespace = parse_dataset_id(dataset_id)[0]
+    try:
+        if namespace is not None and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        os.replace(built, folder)
+    except OSError as error:
+        raise DataError(f"The dataset {dataset_id!r} cannot be put into {folder} ({error.strerror}).") from None
     return folder
 
 

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from trajplan.errors import DataError
 
 SUPPORTED = "observations may be Box or Dict of Box, actions Box or Discrete"
+HOW_TO_BOUND = "give from_episodes an env_spec or an action_space with bounds, and trajplan datasets import an --env"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ def check_action_space(space: spaces.Space, owner: str) -> int:
     if isinstance(space, spaces.Box) and not _is_image(space) and math.prod(space.shape) > 0:
         return math.prod(space.shape)
     raise DataError(f"{owner}: the action space is {_describe(space)}, which is not supported; {SUPPORTED}.")
+
+
+def has_bounds(space: spaces.Space) -> bool:
+    """Whether every action has finite bounds, low below high; Discrete ones do."""
+    if not isinstance(space, spaces.Box):
+        return True
+    return bool(np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all())
+
+
+def one_line(space: spaces.Space) -> str:
+    """The space as Gymnasium writes it, without the line breaks of long arrays."""
+    return " ".join(str(space).split())
 
 
 def flatten_observation(layout: tuple[Part, ...], observation: Any, owner: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from trajplan.data.columns import mean_and_deviation, row_blocks
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
+from trajplan.data.spaces import HOW_TO_BOUND, has_bounds
 
 
 def summarize(dataset: OfflineDataset) -> dict[str, Any]:
@@ -24,8 +25,6 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
     if reference is not None:
         normalized = {key: float(reference.normalize(value)) for key, value in returns.items() if key != "deviation"}
         normalized["deviation"] = float(reference.normalize_deviation(returns["deviation"]))
-    last = dataset.offsets[1:] - 1
-    ended, cut = np.asarray(dataset.terminations[last]), np.asarray(dataset.truncations[last])
     observations = _ranges(dataset.observations)
     actions = _ranges(dataset.actions)
     return {
@@ -44,12 +43,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "reward": _spread(dataset.rewards) | {"zero_fraction": float(np.mean(np.asarray(dataset.rewards) == 0.0))},
         "reference": reference and {"min": reference.min, "max": reference.max, "source": reference.source},
         "normalized": normalized,
-        "episodes_ending_in": {
-            "terminal": int(np.sum(ended & ~cut)),
-            "timeout": int(np.sum(cut & ~ended)),
-            "both": int(np.sum(ended & cut)),
-            "neither": int(np.sum(~ended & ~cut)),
-        },
+        "episodes_ending_in": episode_ends(dataset),
         "actions_out_of_bounds": _out_of_bounds(dataset),
         "observations": [
             {"name": name, **row} for name, row in zip(observation_names(info), observations, strict=True)
@@ -57,6 +51,76 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "actions": [{"name": name, **row} for name, row in zip(action_names(info), actions, strict=True)],
         "versions": info.versions,
     }
+
+
+def episode_ends(dataset: OfflineDataset) -> dict[str, int]:
+    """How many episodes end in a terminal, a timeout, both or neither."""
+    last = dataset.offsets[1:] - 1
+    ended, cut = np.asarray(dataset.terminations[last]), np.asarray(dataset.truncations[last])
+    return {
+        "terminal": int(np.sum(ended & ~cut)),
+        "timeout": int(np.sum(cut & ~ended)),
+        "both": int(np.sum(ended & cut)),
+        "neither": int(np.sum(~ended & ~cut)),
+    }
+
+
+def describe(dataset: OfflineDataset) -> str:
+    """What `print(dataset)` shows, in a few lines; of the arrays only rewards and flags are read."""
+    info, lengths, returns = dataset.info, dataset.lengths, dataset.returns
+    reference = info.reference
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    steps = f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
+    kinds = {"terminal": "a terminal", "timeout": "a time limit", "both": "both", "neither": "neither (just stop)"}
+    ends = [f"{count:,} in {kinds[kind]}" for kind, count in episode_ends(dataset).items() if count]
+    sources = [f"    {s.id}: {_sizes(s.num_episodes, s.num_transitions)}" for s in info.sources]
+    lines = [
+        f"dataset {dataset.id}",
+        f"  environment   {info.env_spec.id if info.env_spec else 'not recorded'}",
+        f"  episodes      {dataset.num_episodes:,} of {steps} steps, {dataset.num_transitions:,} transitions",
+        *sources,
+        f"  episodes end  {', '.join(ends)}",
+        f"  observations  {_observations(info)}",
+        f"  actions       {_actions(info)}",
+        f"  return        {returns.mean():.6g} ± {returns.std():.4g}, from {returns.min():.6g} to {returns.max():.6g}",
+    ]
+    if reference is not None:
+        score, deviation = reference.normalize(returns.mean()), reference.normalize_deviation(returns.std())
+        scale = f"0 is {reference.min:g} and 100 is {reference.max:g}, from {reference.source}"
+        lines.append(f"  score         {score:.1f} ± {deviation:.1f}, where {scale}")
+    return "\n".join(lines)
+
+
+def _observations(info: DatasetInfo) -> str:
+    parts = info.observation_layout
+    named = [f"{part.name} {part.size}" for part in parts if part.path]
+    return _dimensions(info.observation_dim) + (f": {', '.join(named)}" if named else "")
+
+
+def _actions(info: DatasetInfo) -> str:
+    space = info.action_space
+    if isinstance(space, spaces.Discrete):
+        return f"{space.n} discrete, {space.start} to {space.start + space.n - 1}"
+    assert isinstance(space, spaces.Box)
+    size = _dimensions(info.action_dim)
+    if not has_bounds(space):
+        return f"{size} without bounds, which baselines need: {HOW_TO_BOUND}"
+    low, high = np.unique(space.low), np.unique(space.high)
+    if len(low) == len(high) == 1:
+        return f"{size} from {low[0]:g} to {high[0]:g}"
+    return f"{size}, bounds between {low[0]:g} and {high[-1]:g}"
+
+
+def _dimensions(count: int) -> str:
+    return _counted(count, "dimension")
+
+
+def _sizes(episodes: int, transitions: int) -> str:
+    return f"{_counted(episodes, 'episode')}, {_counted(transitions, 'transition')}"
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}" + ("" if count == 1 else "s")
 
 
 def describe_summary(summary: dict[str, Any]) -> str:

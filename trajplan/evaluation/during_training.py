@@ -34,7 +34,9 @@ def evaluation_for(dataset: OfflineDataset, settings: Any, config: RunConfig) ->
     try:
         try_environment(make_env, info)
     except (DataError, ConfigError) as error:
-        raise ConfigError(f"{error} To train without evaluation, give --eval-every 0.") from None
+        raise ConfigError(
+            f"{error} To train without evaluation, give --eval-every 0, in Python eval_every=0."
+        ) from None
     scale, shift = reward_transform(dataset, config.reward_transform)
 
     def measure(policy: BaselinePolicy) -> dict[str, float]:

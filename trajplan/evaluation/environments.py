@@ -1,11 +1,9 @@
 """Environments to evaluate in: made from the dataset's description or by name, checked, and kept quiet."""
 
 import contextlib
-import gc
 import io
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -108,59 +106,23 @@ def reference_scores(
     return reference_for_environment(name) if name else None
 
 
-def check_rendering(make_env: MakeEnvironment) -> None:
-    """Render one frame of an environment made with `render_mode="rgb_array"`, so that a failure comes early.
-
-    Without a display and without a choice by the user MuJoCo is told to use EGL, which draws offscreen.
+def import_mujoco() -> ModuleType:
+    """The module `mujoco`.
 
     Raises:
-        ConfigError: when no frame comes, with what to install or set.
+        ConfigError: if its import fails, as it does with MUJOCO_GL set to a way of drawing that is not installed.
     """
-    if sys.platform == "linux" and not any(os.environ.get(name) for name in ("MUJOCO_GL", "DISPLAY")):
-        os.environ["MUJOCO_GL"] = "egl"
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # a half-made viewer complains when it is deleted
-    try:
-        frame, reason = _first_frame(make_env)
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
-    if reason is not None:
-        raise ConfigError(
-            f"--video cannot draw here (MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}: {reason}); install EGL "
-            "(Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri) and set MUJOCO_GL=egl, "
-            "or libosmesa6 and MUJOCO_GL=osmesa, or leave --video out."
-        )
-    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-        raise ConfigError("--video needs an environment that renders to arrays; leave --video out.")
-
-
-def _first_frame(make_env: MakeEnvironment) -> tuple[Any, str | None]:
-    """A frame, or why there is none; the ways in which OpenGL can be missing raise all of these."""
-    errors: tuple[type[BaseException], ...] = (AttributeError, ImportError, OSError, RuntimeError, ValueError)
-    errors += (gymnasium.error.Error,)
-    if find_spec("mujoco") is not None:
-        mujoco = _import_mujoco()
-        errors += (mujoco.FatalError, mujoco.UnexpectedError)
-    env = make_env()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            env.reset(seed=0)
-            return env.render(), None
-    except errors as error:
-        return None, " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    finally:
-        with contextlib.suppress(*errors):
-            env.close()
-
-
-def _import_mujoco() -> ModuleType:
     try:
         return import_module("mujoco")
     except (AttributeError, ImportError, OSError, RuntimeError) as error:
-        # With MUJOCO_GL set to a renderer that is not installed even its import fails.
-        chosen = os.environ.get("MUJOCO_GL", "unset")
-        raise ConfigError(f"MuJoCo cannot be imported (MUJOCO_GL={chosen}: {error}); unset MUJOCO_GL.") from None
+        chosen = os.environ.get("MUJOCO_GL")
+        reason = " ".join(str(error).split()).rstrip(".")
+        if chosen is None:
+            raise ConfigError(f"MuJoCo cannot be imported ({reason}); pip install 'trajplan[mujoco]' anew.") from None
+        raise ConfigError(
+            f"MuJoCo cannot be imported with MUJOCO_GL={chosen} ({reason}); unset MUJOCO_GL: what draws is then chosen "
+            "by what is installed."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -183,7 +145,7 @@ def quiet_simulators() -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, gymnasium.logger, "min_level", level)
         if find_spec("mujoco") is not None:
-            mujoco = _import_mujoco()
+            mujoco = import_mujoco()
             stack.callback(mujoco.set_mju_user_warning, mujoco.get_mju_user_warning())
             mujoco.set_mju_user_warning(count)
         if find_spec("gymnasium_robotics") is not None:

@@ -15,6 +15,7 @@ from matplotlib.patches import Circle
 
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import DataError
+from trajplan.evaluation.fan import imagined_paths
 from trajplan.evaluation.maze import BACKGROUND, BALL, BEST, GOAL, WALL, MazeMap, plan_beams, score_colours
 from trajplan.evaluation.trace import Trace
 
@@ -43,7 +44,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 def maze_figure(trace: Trace, panels: int = 4) -> Figure:
     """Plans of one maze episode from its start until the goal, a panel each.
 
-    Walls, start and goal, the way walked so far, every kept beam thin and coloured by its score, the best one bold.
+    Walls, start and goal, the way walked so far, and the plan's best beam, bold. Around it, thin and coloured by their
+    scores: the paths that the model imagines from there (`imagined_paths`), or the plan's other beams where the policy
+    has no such model.
 
     Raises:
         DataError: when the trace holds no plan.
@@ -59,7 +62,8 @@ def maze_figure(trace: Trace, panels: int = 4) -> Figure:
     figure = Figure(figsize=(3.2 * len(chosen), 3.2 * rows / columns + 0.75), layout="constrained")
     for axes, step in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen, strict=True):
         _draw_walls(axes, trace.maze)
-        draw_maze_plan(axes, trace.maze, trace.plans[step], places[: step + 1], goals[step])
+        fan = imagined_paths(trace, step)
+        draw_maze_plan(axes, trace.maze, trace.plans[step], places[: step + 1], goals[step], fan)
         axes.set_title(f"step {step}", fontsize=10)
     colours = ListedColormap(score_colours(np.linspace(0, 1, 64)))
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=figure.axes, shrink=0.6, pad=0.01, ticks=[0, 1])
@@ -68,7 +72,9 @@ def maze_figure(trace: Trace, panels: int = 4) -> Figure:
     return figure
 
 
-def draw_maze_plan(axes: Axes, maze: MazeMap, plan: Any, walked: np.ndarray, goal: np.ndarray) -> None:
+def draw_maze_plan(
+    axes: Axes, maze: MazeMap, plan: Any, walked: np.ndarray, goal: np.ndarray, fan: Any | None = None
+) -> None:
     """Draw one plan into axes that show the maze.
 
     Args:
@@ -77,13 +83,15 @@ def draw_maze_plan(axes: Axes, maze: MazeMap, plan: Any, walked: np.ndarray, goa
         plan: a plan of `trajplan.planners`.
         walked: (t, 2) places from the start to the present.
         goal: (2,).
+        fan: paths to draw in place of the plan's beams, of the same form.
     """
-    beams, order, shade = plan_beams(plan, maze)
-    colours = score_colours(shade)
+    kept, by_score, _ = plan_beams(plan, maze)
+    best, colour = kept[by_score[-1]], [part / 255 for part in BEST]
+    paths, order, shade = plan_beams(plan if fan is None else fan, maze)
+    colours, name = score_colours(shade), "kept beams" if fan is None else "imagined paths"
     axes.add_collection(
-        LineCollection([beams[i] for i in order], colors=colours[order], linewidths=0.8, alpha=0.7, label="kept beams")
+        LineCollection([paths[i] for i in order], colors=colours[order], linewidths=0.7, alpha=0.6, label=name)
     )
-    best, colour = beams[order[-1]], [part / 255 for part in BEST]
     axes.plot(*walked.T, color="#94a3b8", linewidth=1.5, label="walked")
     axes.plot(*best.T, color=colour, linewidth=2.2, solid_capstyle="round", label="best beam")
     axes.plot(*walked[0], marker="s", markersize=5, color="#64748b", linestyle="none", label="start")

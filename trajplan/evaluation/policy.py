@@ -9,6 +9,7 @@ import numpy as np
 
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
+from trajplan.planners.config import BeamSearchConfig
 
 
 class Policy(Protocol):
@@ -54,6 +55,15 @@ class RandomPolicy:
         return np.stack(samples).astype(np.float32)
 
 
+def _kind(policy: Policy) -> str:
+    """What acts, and how large it is."""
+    model = getattr(getattr(policy, "search", None), "model", None) or getattr(policy, "method", None)
+    name = getattr(policy, "name", None) or type(model or policy).__name__
+    if model is None:
+        return name
+    return f"{name}, {sum(values.numel() for values in model.parameters()):,} parameters"
+
+
 class Controller:
     """One environment's view of a policy, in the environment's own observations and actions.
 
@@ -71,6 +81,22 @@ class Controller:
         self.policy = policy
         self._steps: int | None = None
 
+    def __repr__(self) -> str:
+        info, config = self.info, getattr(self.policy, "config", None)
+        lines = [
+            f"Controller: {_kind(self.policy)}",
+            f"  dataset      {info.id}: {info.num_episodes:,} episodes, {info.num_transitions:,} transitions, "
+            f"mean return {info.mean_return:.2f}",
+            f"  environment  {info.env_spec.id if info.env_spec else 'none recorded'}: "
+            f"{info.observation_dim} observed, actions {info.action_space}",
+        ]
+        if isinstance(config, BeamSearchConfig):
+            lines.append(
+                f"  planner      beam search: horizon {config.horizon}, {config.beam_width} beams, n_expand "
+                f"{config.n_expand}, context {config.context}, discount {config.discount:g}"
+            )
+        return "\n".join(lines)
+
     @property
     def info(self) -> DatasetInfo:
         """What the policy knows of its dataset: spaces, environment, reference scores."""
@@ -80,6 +106,11 @@ class Controller:
     def plan(self) -> Any | None:
         """The plan behind the last action (`trajplan.planners`), or None where the policy makes none."""
         return getattr(self.policy, "last_plans", {}).get(0)
+
+    def release(self) -> Policy:
+        """The policy, for others to run: an episode of the controller's own ends here, to be begun anew by `reset`."""
+        self._steps = None
+        return self.policy
 
     def reset(self, seed: int = 0) -> None:
         """Forget the past and start an episode; the same seed gives the same actions for the same observations."""

@@ -35,12 +35,12 @@ class EvaluationFile:
     run is complete).
 
     Args:
-        path: the file.
+        path: the file, or None to keep the report in memory alone.
         settings: everything that is known before the first episode.
         reference: what normalises, or None.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], reference: ReferenceScores | None) -> None:
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], reference: ReferenceScores | None) -> None:
         self.path = path
         self.reference = reference
         self.settings = {
@@ -59,7 +59,7 @@ class EvaluationFile:
             ConfigError: when it is of another model, environment, seed, planner setting or package version, or has all
                 episodes that are asked for, and more, which would be lost.
         """
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return []
         found = read_json(self.path)
         try:
@@ -86,7 +86,7 @@ class EvaluationFile:
         return list(self.episodes)
 
     def add(self, episode: Episode) -> None:
-        """Keep one more finished episode, on disk before this returns."""
+        """Keep one more finished episode, on disk before this returns where there is a file."""
         self.episodes.append(episode)
         self._write({"complete": False, "summary": None, "timing": None})
 
@@ -103,7 +103,8 @@ class EvaluationFile:
         ordered = sorted(self.episodes, key=lambda episode: episode.episode)
         entries = [episode_to_dict(episode, self.reference) for episode in ordered]
         report = {**self.settings, **state, "episodes": entries}
-        write_json(self.path, report)
+        if self.path is not None:
+            write_json(self.path, report)
         return report
 
 

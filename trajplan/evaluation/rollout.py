@@ -1,6 +1,5 @@
 """Episodes of a policy in several environments at once, every one with its own seed."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -9,10 +8,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from tqdm import tqdm
 
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.policy import Policy
+from trajplan.evaluation.progress import StepBar
 
 
 @dataclass(frozen=True)
@@ -129,16 +128,12 @@ def evaluate(
     slots: list[_Slot] = []
     plan_seconds: list[float] = []
     plan_rows: list[int] = []
-    steps = 0
     started = time.perf_counter()
-    # Where standard error is a file the bar is written twice a minute instead of ten times a second.
-    interval = 0.1 if sys.stderr.isatty() else 30.0
-    bar = tqdm(
-        total=episodes, initial=len(results), unit="episode", mininterval=interval, miniters=0, disable=not progress
-    )
+    bar: StepBar | None = None
     try:
         for number in range(min(num_envs, len(missing))):
             slots.append(_Slot(number, make_env(), deque(missing[number::num_envs])))
+        bar = StepBar(len(missing), _limit(slots), progress)
         running = list(slots)
         _start(policy, running, seed)
         while running:
@@ -149,25 +144,22 @@ def evaluate(
             actions = policy.act(observations, rewards, rows)
             plan_seconds.append(time.perf_counter() - before)
             plan_rows.append(len(running))
-            steps += len(running)
-            ended = []
+            ended, lengths = [], []
             for slot, action in zip(running, actions, strict=True):
                 episode = _step(policy, slot, action, seed, observers)
                 if episode is None:
                     continue
                 results[episode.episode] = episode
                 ended.append(slot)
+                lengths.append(episode.length)
                 if on_episode is not None:
                     on_episode(episode)
-                bar.update()
+            bar.advance(len(running), lengths)
             running = [slot for slot in running if slot not in ended or slot.queue]
             _start(policy, [slot for slot in ended if slot.queue], seed)
-            rate = steps / (time.perf_counter() - started)
-            bar.set_postfix_str(f"{rate:.1f} steps/s, step {max(slot.length for slot in slots)}", refresh=False)
-            # Steps show too: an episode can take many minutes.
-            bar.update(0)
     finally:
-        bar.close()
+        if bar is not None:
+            bar.close()
         for slot in slots:
             slot.env.close()
     return Rollouts(
@@ -176,6 +168,12 @@ def evaluate(
         np.array(plan_rows, np.int64),
         time.perf_counter() - started,
     )
+
+
+def _limit(slots: Sequence[_Slot]) -> int | None:
+    """The environment's time limit in steps, or None where it is not known."""
+    spec = slots[0].env.spec if slots else None
+    return spec.max_episode_steps if spec is not None else None
 
 
 def _start(policy: Policy, slots: Sequence[_Slot], seed: int) -> None:

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 
+from trajplan.errors import ConfigError
 from trajplan.evaluation.maze import MazeRenderer, is_point_maze, maze_of
 from trajplan.evaluation.policy import Policy
 from trajplan.evaluation.rollout import Moment
@@ -95,8 +95,32 @@ class _Film:
         self.partial.unlink(missing_ok=True)
 
 
+def check_encoder() -> None:
+    """Look for what writes an mp4.
+
+    Raises:
+        ConfigError: if it is not there, with what to install.
+    """
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except ImportError:
+        raise ConfigError(
+            "--video writes mp4 files by imageio-ffmpeg, which is not installed; pip install imageio-ffmpeg, or leave "
+            "--video out."
+        ) from None
+    except RuntimeError:
+        raise ConfigError(
+            "--video writes mp4 files by ffmpeg, which imageio-ffmpeg does not find here; install it (Debian, Ubuntu: "
+            "apt-get install ffmpeg), or leave --video out."
+        ) from None
+
+
 def open_mp4(path: Path, width: int, height: int, fps: int) -> Any:
     """A generator to send (height, width, 3) uint8 frames to; `close()` finishes the file. Odd sizes lose a pixel."""
+    import imageio_ffmpeg
+
     writer = imageio_ffmpeg.write_frames(
         str(path), (width // 2 * 2, height // 2 * 2), fps=fps, macro_block_size=1, ffmpeg_log_level="error"
     )

@@ -20,7 +20,8 @@ from trajplan.models.termination import Rule
 
 Uncertainty = Literal["max-deviation", "disagreement"]
 
-# The widest and narrowest log-variance (of standardised targets) at the start; both are learned, held in by BOUND_LOSS.
+# The widest and narrowest log-variance (of standardised targets) at the start; both are learned, held in by BOUND_LOSS,
+# which the public code weighs against the sum of the members' losses, as they share one pair of bounds.
 LOG_VARIANCE = (-10.0, 0.5)
 BOUND_LOSS = 0.01
 # L2 decay of the weights of the first hidden layers; of later hidden ones the last; then of the output layer.
@@ -138,7 +139,8 @@ class DynamicsEnsemble(nn.Module):
     def losses(self, inputs: Tensor, targets: Tensor, terminations: Tensor) -> Tensor:
         """What every member is trained on, (M,): twice the mean negative log-likelihood without its constant.
 
-        The terminal head adds its cross-entropy; the bounds of the log-variance are drawn together.
+        The terminal head adds its cross-entropy; the bounds of the log-variance are drawn together, each member's by a
+        share of `BOUND_LOSS`: against the whole of it, a mean over many dimensions cannot hold them apart.
 
         Args:
             inputs: (M, B, I).
@@ -148,8 +150,9 @@ class DynamicsEnsemble(nn.Module):
         prediction = self.standardised(inputs)
         error = (targets - self.target_mean) / self.target_deviation - prediction.mean
         likelihood = (error / prediction.deviation).square() + 2 * prediction.deviation.log()
-        bounds = (self.max_log_variance - self.min_log_variance).sum((1, 2))
-        return likelihood.mean((1, 2)) + BOUND_LOSS * bounds + self._end_loss(prediction, terminations)
+        width = (self.max_log_variance - self.min_log_variance).sum((1, 2))
+        bounds = BOUND_LOSS / len(width) * width
+        return likelihood.mean((1, 2)) + bounds + self._end_loss(prediction, terminations)
 
     def held_out_losses(self, inputs: Tensor, targets: Tensor, terminations: Tensor) -> Tensor:
         """What training stops by, (M,): the mean squared error of standardised targets, and the terminal head's loss.

@@ -17,6 +17,10 @@ from transformers import initialization as init
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
+from transformers.utils.generic import is_flash_attention_requested
+
+from trajplan.errors import ConfigError
+from trajplan.models.stand_in import MODEL_TYPE
 
 KINDS = ("observation", "action", "reward", "return")
 IGNORED = -100
@@ -32,7 +36,7 @@ class TrajectoryTransformerConfig(GPT2Config):
     have probability 0, and so has the stop token everywhere but at a transition's first dimension.
     """
 
-    model_type = "trajectory_transformer_planner"
+    model_type = MODEL_TYPE
 
     observation_dim: int = 1
     action_dim: int = 1
@@ -108,6 +112,8 @@ class TrajectoryTransformer(PreTrainedModel):
     supports_gradient_checkpointing = True
 
     def __init__(self, config: TrajectoryTransformerConfig):
+        # Before transformers, whose refusals run to several sentences.
+        _needs_mask(config._attn_implementation or "sdpa")
         super().__init__(config)
         J, V, D = config.transition_dim, config.bins, config.n_embd
         self.wte = nn.Embedding(J * (V + 1), D)
@@ -172,14 +178,17 @@ class TrajectoryTransformer(PreTrainedModel):
             valid: (B, L) bool, which targets count (None: all).
 
         Raises:
+            ConfigError: for an attention implementation that is not known to be causal.
             ValueError: for more tokens than the window holds.
         """
         L, J = tokens.shape[1], self.config.transition_dim
         if self.config.n_positions < L:
             raise ValueError(f"{L} tokens do not fit the window of {self.config.window} transitions of {J} tokens.")
         hidden = self.drop(self.embed(tokens))
+        # Read anew each time, as it may be set on the config of a model that exists.
+        mask = _causal_mask(hidden) if _needs_mask(self.config._attn_implementation) else None
         for block in self.h:
-            hidden = block(hidden)
+            hidden = block(hidden, attention_mask=mask)
         logits = self.logits(self.ln_f(hidden))
         if targets is None:
             return TrajectoryTransformerOutput(logits=logits)
@@ -211,6 +220,28 @@ class TrajectoryTransformer(PreTrainedModel):
         return dict(zip(KINDS, (sums / counts).unbind(), strict=True))
 
 
+def _needs_mask(implementation: str) -> bool:
+    """Whether an attention implementation of transformers attends to the future unless a mask forbids it.
+
+    Raises:
+        ConfigError: if that is not known.
+    """
+    if implementation == "sdpa" or is_flash_attention_requested(requested_attention_implementation=implementation):
+        return False
+    if implementation == "eager":
+        return True
+    raise ConfigError(
+        f"attn_implementation is {implementation!r}, which is not known to be causal in this model: it must be sdpa, "
+        "eager or one of the flash attentions."
+    )
+
+
+def _causal_mask(hidden: Tensor) -> Tensor:
+    """What is added to the scores of hidden states (B, L, D), so that each position sees itself and those before it."""
+    L = hidden.shape[1]
+    return torch.full((1, 1, L, L), float("-inf"), dtype=hidden.dtype, device=hidden.device).triu(1)
+
+
 def _smooth_tables(config: TrajectoryTransformerConfig) -> Tensor:
     """Random tables (J, V + 1, D) of unit variance in which the rows of neighbouring bins are alike.
 
@@ -235,5 +266,6 @@ def _illegal_tokens(config: TrajectoryTransformerConfig) -> Tensor:
     return illegal
 
 
-AutoConfig.register(TrajectoryTransformerConfig.model_type, TrajectoryTransformerConfig)
+# In place of what stands in for it until it is asked for, see trajplan.models.stand_in.
+AutoConfig.register(TrajectoryTransformerConfig.model_type, TrajectoryTransformerConfig, exist_ok=True)
 AutoModel.register(TrajectoryTransformerConfig, TrajectoryTransformer)

@@ -14,7 +14,7 @@ from trajplan.planners.config import BeamSearchConfig
 from trajplan.tokenizers.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """All kept beams of one environment's plan, best first, as numpy arrays.
 
@@ -35,6 +35,16 @@ class Plan:
     scores: np.ndarray
     alive: np.ndarray
     log_likelihood: np.ndarray
+
+    def __repr__(self) -> str:
+        beams, horizon = self.rewards.shape
+        first = np.array2string(self.actions[0, 0], precision=3, separator=", ")
+        return (
+            f"Plan: {beams} beams of {horizon} steps, the best first\n"
+            f"  best score      {self.scores[0]:.2f}, the last one's {self.scores[-1]:.2f}\n"
+            f"  first action    {first}\n"
+            f"  log-likelihood  {self.log_likelihood[0]:.2f} nats, of the best beam's tokens"
+        )
 
 
 @dataclass

@@ -18,51 +18,67 @@ class TrainConfig:
     Source: Janner, Li, Levine 2021; docs/training.md tells where its settings differ by dataset, and ours from them.
     """
 
-    n_layer: int = option(4, "transformer blocks")
-    n_head: int = option(4, "attention heads")
-    n_embd: int = option(128, "width; a multiple of the number of heads")
-    embd_pdrop: float = option(0.1, "dropout on the embeddings")
-    attn_pdrop: float = option(0.1, "dropout on the attention weights (on a CPU, 0 doubles the speed)")
-    resid_pdrop: float = option(0.1, "dropout on the residual branches")
-    tokenizer: Literal["quantile", "uniform"] = option("quantile", "bins of equal mass or of equal width")
-    bins: int = option(100, "bins of every dimension")
-    window: int = option(10, "transitions in a training sequence")
-    discount: float = option(0.99, "discount of the return-to-go")
-    termination_penalty: float | None = option(
-        -100.0, "reward that replaces the recorded one at a real terminal (none: as recorded)"
+    n_layer: int = option(4, "transformer blocks", group="model")
+    n_head: int = option(4, "attention heads", group="model")
+    n_embd: int = option(128, "width; a multiple of the number of heads", group="model")
+    embd_pdrop: float = option(0.1, "dropout on the embeddings", group="model")
+    attn_pdrop: float = option(0.1, "dropout on the attention weights (on a CPU, 0 doubles the speed)", group="model")
+    resid_pdrop: float = option(0.1, "dropout on the residual branches", group="model")
+    tokenizer: Literal["quantile", "uniform"] = option(
+        "quantile", "bins of equal mass or of equal width", group="tokens"
     )
-    observation_weight: float = option(1.0, "weight of the observation tokens in the loss")
-    action_weight: float = option(5.0, "weight of the action tokens in the loss")
-    reward_weight: float = option(1.0, "weight of the reward tokens in the loss")
-    return_weight: float = option(1.0, "weight of the return-to-go tokens in the loss")
+    bins: int = option(100, "bins of every dimension", group="tokens")
+    window: int = option(10, "transitions in a training sequence", group="tokens")
+    discount: float = option(0.99, "discount of the return-to-go", group="tokens")
+    termination_penalty: float | None = option(
+        -100.0, "reward that replaces the recorded one at a real terminal (none: as recorded)", group="tokens"
+    )
+    observation_weight: float = option(1.0, "weight of the observation tokens in the loss", group="loss")
+    action_weight: float = option(5.0, "weight of the action tokens in the loss", group="loss")
+    reward_weight: float = option(1.0, "weight of the reward tokens in the loss", group="loss")
+    return_weight: float = option(1.0, "weight of the return-to-go tokens in the loss", group="loss")
     batch_size: int = option(
-        256, "windows in one update, over all processes and accumulation steps together; never rescaled"
+        256,
+        "windows in one update, over all processes and accumulation steps together; never rescaled",
+        group="optimiser",
     )
     accumulation: int = option(
-        1, "parts, computed one after another, that each process's share of a batch is split into"
+        1, "parts, computed one after another, that each process's share of a batch is split into", group="optimiser"
     )
-    epochs: float = option(50.0, "passes over the training windows: updates = epochs x windows / batch size")
-    updates: int | None = option(None, "updates of the weights, in place of epochs (none: from epochs)")
-    learning_rate: float = option(6e-4, "peak learning rate; it does not follow the batch size")
-    warmup_updates: int = option(100, "updates of linear warm-up, at most a tenth of the run")
-    final_learning_rate: float = option(0.1, "share of the peak at which the cosine decay ends")
-    beta1: float = option(0.9, "AdamW's decay of the first moment")
-    beta2: float = option(0.95, "AdamW's decay of the second moment")
-    weight_decay: float = option(0.1, "AdamW's weight decay, on the weight matrices only")
-    grad_clip: float = option(1.0, "largest norm of the gradient")
-    held_out: float = option(0.05, "share of the episodes kept out of training to measure the loss on (0: none)")
-    eval_every: int = option(500, "updates between two measurements of the held-out loss")
-    eval_windows: int = option(2048, "held-out windows measured each time, evenly spaced")
+    epochs: float = option(
+        50.0, "passes over the training windows: updates = epochs x windows / batch size", group="optimiser"
+    )
+    updates: int | None = option(
+        None, "updates of the weights, in place of epochs (none: from epochs)", group="optimiser"
+    )
+    learning_rate: float = option(6e-4, "peak learning rate; it does not follow the batch size", group="optimiser")
+    warmup_updates: int = option(100, "updates of linear warm-up, at most a tenth of the run", group="optimiser")
+    final_learning_rate: float = option(0.1, "share of the peak at which the cosine decay ends", group="optimiser")
+    beta1: float = option(0.9, "AdamW's decay of the first moment", group="optimiser")
+    beta2: float = option(0.95, "AdamW's decay of the second moment", group="optimiser")
+    weight_decay: float = option(0.1, "AdamW's weight decay, on the weight matrices only", group="optimiser")
+    grad_clip: float = option(1.0, "largest norm of the gradient", group="optimiser")
+    held_out: float = option(
+        0.05, "share of the episodes kept out of training to measure the loss on (0: none)", group="run"
+    )
+    eval_every: int = option(500, "updates between two measurements of the held-out loss", group="run")
+    eval_windows: int = option(2048, "held-out windows measured each time, evenly spaced", group="run")
     patience: int | None = option(
-        None, "measurements of the held-out loss without a better one after which the run stops (none: at its end)"
+        None,
+        "measurements of the held-out loss without a better one after which the run stops (none: at its end)",
+        group="run",
     )
-    log_every: int = option(10, "updates between two lines of metrics.jsonl")
-    save_every: int = option(500, "updates between two checkpoints")
-    precision: Literal["auto", "no", "bf16"] = option("auto", "mixed precision (auto: bf16 on a GPU, else none)")
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
-    compile: bool = option(False, "compile the model with torch.compile")
-    seed: int = option(0, "seed of weights, dropout, batch order and held-out episodes")
-    trackers: str = trackers_option()
+    log_every: int = option(10, "updates between two lines of metrics.jsonl", group="run")
+    save_every: int = option(500, "updates between two checkpoints", group="run")
+    precision: Literal["auto", "no", "bf16"] = option(
+        "auto", "mixed precision (auto: bf16 on a GPU, else none)", group="run"
+    )
+    gradient_checkpointing: bool = option(
+        False, "recompute activations in the backward pass to save memory", group="run"
+    )
+    compile: bool = option(False, "compile the model with torch.compile", group="run")
+    seed: int = option(0, "seed of weights, dropout, batch order and held-out episodes", group="run")
+    trackers: str = trackers_option("run")
 
     def __post_init__(self) -> None:
         positive = ("n_layer", "n_head", "n_embd", "batch_size", "accumulation", "eval_every", "eval_windows")

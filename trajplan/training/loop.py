@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
-from trajplan.errors import TrajplanError
+from trajplan.devices import choose_device
+from trajplan.errors import ConfigError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.tokenizers.fit import fit_tokenizer
@@ -31,6 +32,7 @@ from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint, state
 from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
+from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.files import remove_partial
 from trajplan.training.interrupt import Interrupt
@@ -52,15 +54,29 @@ from trajplan.training.run_state import Run, restore, save
 from trajplan.training.trackers import FOLDER, check_trackers, tracker_names
 
 
-def supports_bf16() -> bool:
-    """Whether training goes to a GPU that computes in bf16."""
-    return uses_gpu() and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def supports_bf16(device: str | None = None) -> bool:
+    """Whether training goes to a GPU that computes in bf16; `device` as in `uses_gpu`."""
+    return uses_gpu(device) and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def uses_gpu() -> bool:
-    """Whether training goes to an accelerator (`ACCELERATE_USE_CPU=1` keeps it on the CPU)."""
+def uses_gpu(device: str | None = None) -> bool:
+    """Whether training goes to an accelerator (`ACCELERATE_USE_CPU=1` keeps it on the CPU).
+
+    Args:
+        device: the one that was asked for, which becomes the current one; None: an accelerator if there is one.
+
+    Raises:
+        ConfigError: if it is not there, accelerate is told to leave it alone, or a launcher gives each process its own.
+    """
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return torch.accelerator.is_available() and not forced
+    if device is None:
+        return torch.accelerator.is_available() and not forced
+    on = choose_device(device)
+    if on.type != "cpu" and forced:
+        raise ConfigError(f"ACCELERATE_USE_CPU keeps training from --device {device}; unset it, or give --device cpu.")
+    if on.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"Each of several processes takes its own GPU: leave --device {device} out.")
+    return on.type != "cpu"
 
 
 def train(
@@ -70,6 +86,7 @@ def train(
     planner: BeamSearchConfig,
     *,
     resume: bool = False,
+    device: str | None = None,
 ) -> TrainResult:
     """Train a Trajectory Transformer and keep `output`, a model folder that `trajplan.load` reads, up to date.
 
@@ -80,6 +97,7 @@ def train(
         planner: settings that the folder gives to the planner; their discount becomes that of `config`.
         resume: continue the run in `output` from its newest whole checkpoint (or from the start, if none was saved),
             exactly: the losses and weights become those of a run that was never stopped.
+        device: where it trains, such as "cpu"; None: a GPU if there is one.
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
@@ -97,7 +115,7 @@ def train(
     if config.held_out > 0:
         training, held_out = dataset.split(config.held_out, config.seed)
     windows = int(dataset.lengths[training].sum())
-    config = config.resolved(windows=windows, bf16=supports_bf16())
+    config = config.resolved(windows=windows, bf16=supports_bf16(device))
     if continued:
         check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
@@ -107,7 +125,7 @@ def train(
     trackers = tracker_names(config.trackers)
     check_trackers(trackers)
     accelerator = Accelerator(
-        cpu=not uses_gpu(),
+        cpu=not uses_gpu(device),
         mixed_precision=config.precision,
         log_with=trackers or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / FOLDER)),
@@ -213,6 +231,8 @@ def _loop(run: Run) -> TrainResult:
         _announce(run)
     started = time.perf_counter() - run.seconds
     with Interrupt() as interrupt, Progress(run.done, total, config, run.raw, main) as progress:
+        tell_time(run, lambda: _compute(run, False), progress.write)
+        progress.start()
         while not run.over and not wanted:
             stats, wanted = _update(run, interrupt.wanted)
             run.done += 1
@@ -263,10 +283,21 @@ def _held_out_losses(run: Run) -> dict[str, float]:
 
 def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
     """One update of the weights; gives its losses and whether any process was asked to stop."""
-    config, accelerator = run.config, run.accelerator
-    rate = learning_rate(run.done, config)
+    rate = learning_rate(run.done, run.config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    values, stop = _compute(run, interrupted)
+    for name in ("loss", "gradient_norm"):
+        if not math.isfinite(values[name]):
+            _stop_not_finite(run, name.replace("_", " "), values[name])
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return values | {"learning_rate": rate}, stop
+
+
+def _compute(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
+    """The gradients of the next update, its losses, and whether any process was asked to stop."""
+    config, accelerator = run.config, run.accelerator
     parts, counts = run.batches.batch(run.done)
     summands = gradients(run.model, accelerator, parts, counts)
     norm: Any = accelerator.clip_grad_norm_(run.model.parameters(), config.grad_clip)
@@ -274,13 +305,7 @@ def _update(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
     flag = torch.tensor([float(interrupted)], device=summands.device)
     *losses, stop = accelerator.reduce(torch.cat([summands, flag])).tolist()
     values = dict(zip(("loss", *(f"loss/{kind}" for kind in KINDS)), losses, strict=True))
-    values |= {"gradient_norm": float(norm), "learning_rate": rate}
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            _stop_not_finite(run, name.replace("_", " "), values[name])
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    return values, stop > 0
+    return values | {"gradient_norm": float(norm)}, stop > 0
 
 
 def _stop_not_finite(run: Run, name: str, value: float) -> None:

@@ -1,11 +1,14 @@
 """What a run's folder says about continuing it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trajplan.config import C, from_dict
-from trajplan.data.info import DatasetInfo
-from trajplan.errors import CheckpointError, ConfigError
+from trajplan.config import C, from_dict, require
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo, dataset_ids
+from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
 from trajplan.training.files import BASELINE_TYPE, RUN, make_folder, read_json
@@ -91,8 +94,8 @@ def saved_config(folder: Path) -> TrainConfig:
     return _saved(TrainConfig, folder / "training.json")
 
 
-def saved_dataset(folder: Path) -> str:
-    """The id of the dataset of the run in a folder.
+def saved_datasets(folder: Path) -> list[str]:
+    """The ids of the datasets of the run in a folder.
 
     Raises:
         CheckpointError: if it is not recorded.
@@ -100,7 +103,35 @@ def saved_dataset(folder: Path) -> str:
     values = read_json(folder / "dataset.json")
     if not isinstance(values.get("id"), str):
         raise CheckpointError(f"{folder / 'dataset.json'} names no dataset.")
-    return values["id"]
+    return dataset_ids(values)
+
+
+def open_dataset(dataset: OfflineDataset | str | Sequence[str] | None, folder: Path, continued: bool) -> OfflineDataset:
+    """What a run trains on.
+
+    Args:
+        dataset: a dataset, or the Minari id of one, or of several that train as one; None: that of the run.
+        folder: the run's.
+        continued: whether there is a run in it that is continued.
+
+    Raises:
+        ConfigError: for something else, or for None where there is no run.
+        CheckpointError: if the run does not know its dataset.
+        DataError: if it is not there or cannot be used.
+    """
+    if isinstance(dataset, OfflineDataset):
+        return dataset
+    if dataset is not None:
+        ids = [dataset] if isinstance(dataset, str) else dataset
+        known = isinstance(ids, Sequence) and all(isinstance(id, str) for id in ids)
+        require(known, "dataset", repr(dataset), "be an OfflineDataset, a Minari id or several of them")
+        return OfflineDataset.from_minari(ids)
+    if not continued:
+        raise ConfigError(f"{folder} holds no run that knows its dataset: name one.")
+    try:
+        return OfflineDataset.from_minari(saved_datasets(folder))
+    except DataError as error:
+        raise DataError(f"{error} A run on data in memory goes on where it is given them again.") from None
 
 
 def saved_planner(folder: Path) -> BeamSearchConfig:
@@ -113,12 +144,15 @@ def saved_planner(folder: Path) -> BeamSearchConfig:
 
 
 def check_same_settings(folder: Path, config: TrainConfig) -> None:
-    """Refuse to continue a run with other settings.
+    """Refuse to continue a run with other settings; more updates lengthen it.
 
     Raises:
         CheckpointError: naming each difference.
     """
-    refuse_changes(folder, differences(config, saved_config(folder)))
+    before = saved_config(folder)
+    if (config.updates or 0) > (before.updates or 0):
+        config = replace(config, updates=before.updates)
+    refuse_changes(folder, differences(config, before))
 
 
 def refuse_changes(folder: Path, changed: list[str]) -> None:

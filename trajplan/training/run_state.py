@@ -1,6 +1,7 @@
 """A run of pretraining, and how its checkpoint and its model folder are written and read."""
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trajplan.training.best import Best
 from trajplan.training.config import TrainConfig
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.files import RUN, read_json, write_json
+from trajplan.training.optimizer import learning_rate
 from trajplan.training.resume import STATES, check_same_state
 
 
@@ -76,6 +78,14 @@ def restore(run: Run, step: Path) -> None:
     run.done, run.seconds = about["update"], about["seconds"]
     # Checkpoints of earlier versions name no best weights: the first measurement from here on is the best so far.
     run.best = Best(**about.get("best", {}))
+    lengthened = list(about.get("lengthened", []))
+    if about["updates"] < run.about["updates"]:
+        lengthened.append({"after": run.done, "updates": run.about["updates"], "before": about["updates"]})
+        # The measurements of the shorter run do not count against the patience of the longer one.
+        run.best.waited = 0
+        if run.accelerator.is_main_process:
+            print(_lengthening(run, about["updates"]), file=sys.stderr)
+    run.about |= {"lengthened": lengthened} if lengthened else {}
     if run.accelerator.is_main_process:
         kept = state.kept_weights(step)
         if run.best.update is not None:
@@ -87,4 +97,18 @@ def restore(run: Run, step: Path) -> None:
 def _save_kept(run: Run, weights: dict[str, torch.Tensor]) -> None:
     checkpoint.save_model(run.folder, run.raw, weights)
     kept = {"update": run.kept, "held_out_loss": run.best.loss}
-    write_json(run.folder / RUN, {"updates": run.done, "weights": kept, "stopped_early": run.stopped_early})
+    lengthened = {name: run.about[name] for name in ("lengthened",) if name in run.about}
+    early = {"stopped_early": run.stopped_early}
+    write_json(run.folder / RUN, {"updates": run.done, "weights": kept} | early | lengthened)
+
+
+def _lengthening(run: Run, before: int) -> str:
+    """What more updates mean for the learning rate, whose cosine ends with the run."""
+    config, done = run.config, run.done
+    last = learning_rate(done - 1, replace(config, updates=before))
+    rates = f"from {last:.2g} to {learning_rate(done, config):.2g}"
+    return (
+        f"The run is lengthened from {before:,} to {config.updates:,} updates: the first {done:,} followed the "
+        f"learning rate of a run of {before:,}, the others follow that of one of {config.updates:,}, so that it goes "
+        f"{rates} now and ends at {learning_rate((config.updates or 1) - 1, config):.2g}."
+    )

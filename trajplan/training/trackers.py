@@ -15,9 +15,9 @@ PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",),
 FOLDER = "trackers"
 
 
-def trackers_option() -> str:
+def trackers_option(group: str = "") -> str:
     """The setting `trackers` of a run."""
-    return option("", f"where metrics go besides metrics.jsonl, comma-separated: {', '.join(PACKAGES)}")
+    return option("", f"where metrics go besides metrics.jsonl, comma-separated: {', '.join(PACKAGES)}", group)
 
 
 def tracker_names(trackers: str) -> list[str]:

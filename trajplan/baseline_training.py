@@ -1,0 +1,97 @@
+"""`trajplan.baseline`: train one of the methods that the Trajectory Transformer is compared with."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trajplan.baselines.checkpoint import saved_settings
+from trajplan.baselines.presets import note_for, preset_for
+from trajplan.baselines.registry import method_named
+from trajplan.baselines.scaling import Scaling
+from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.trainer import train
+from trajplan.card import write_card
+from trajplan.config import from_dict, to_dict
+from trajplan.data.dataset import OfflineDataset
+from trajplan.devices import choose_device
+from trajplan.errors import ConfigError, did_you_mean
+from trajplan.evaluation.during_training import evaluation_for
+from trajplan.training.result import TrainResult
+from trajplan.training.resume import holds_run, open_dataset, refuse_existing
+
+
+def baseline(
+    method: str,
+    dataset: OfflineDataset | str | Sequence[str] | None,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> TrainResult:
+    """Train a method as `trajplan baseline` does, with the same defaults, into a folder that `trajplan.load` reads.
+
+    `trajplan.baseline("iql", dataset, "runs/iql", updates=100_000, expectile=0.8)` is
+    `trajplan baseline iql --output runs/iql --updates 100000 --expectile 0.8` on that dataset.
+
+    Args:
+        method: its name, such as "iql"; `trajplan baseline --help` lists them.
+        dataset: a dataset, or the Minari id of one, or of several that train as one. None: that of the run to resume.
+        output: the run's folder; made if it is not there.
+        resume: continue the run in `output` from its newest whole checkpoint, exactly, with its settings.
+        device: where it trains; None: a GPU if there is one.
+        progress: whether to show a bar, and what there is to know of the preset, on standard error.
+        settings: of the method and of the run, by the names of `trajplan baseline METHOD --help`, underscores for
+            hyphens. Without them: the published ones for the dataset's environment; the policy is evaluated there every
+            `eval_every` updates and at the end, which `eval_every=0` leaves out.
+
+    Raises:
+        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be continued or written.
+        ConfigError: for an unknown method, setting or device, a value out of range, a dataset that the method does not
+            take, or an environment that is not here.
+        DataError: for a dataset that is not there or cannot be used.
+        TrajplanError: if a loss is not finite.
+    """
+    choose_device(device)
+    folder, config_class = Path(output), method_named(method).config_class()
+    of_method, of_run = _divide(method, config_class, settings)
+    continued = resume and holds_run(folder)
+    if not continued:
+        refuse_existing(folder, resume=resume)
+    data = open_dataset(dataset, folder, continued)
+    # Refused here already, before the preset and the environment are looked at.
+    method_named(method).method_class(data.info)
+    Scaling.of(data.info)
+    config, run = preset_for(method, data.info)
+    if progress and not continued and (note := note_for(method, data.info)):
+        print(note, file=sys.stderr)
+    if continued:
+        before, saved, run = saved_settings(folder)
+        config = saved if before == method else config
+    config = from_dict(config_class, to_dict(config) | of_method)
+    run = from_dict(RunConfig, to_dict(run) | of_run)
+    evaluate = evaluation_for(data, config, run) if run.eval_every else None
+    result = train(
+        data, folder, method, config, run, resume=resume, evaluate=evaluate, device=device, progress=progress
+    )
+    if not result.interrupted:
+        write_card(folder)
+    return result
+
+
+def _divide(method: str, config_class: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the method, and those of the run.
+
+    Raises:
+        ConfigError: for one that is neither's.
+    """
+    names = [[field.name for field in dataclasses.fields(one)] for one in (config_class, RunConfig)]
+    for name in settings:
+        if name not in names[0] + names[1]:
+            hint = did_you_mean(name, names[0] + names[1]) or f"trajplan baseline {method} --help lists what it has."
+            raise ConfigError(f"{method} has no setting {name!r}; {hint}")
+    of_method, of_run = ({name: settings[name] for name in part if name in settings} for part in names)
+    return of_method, of_run

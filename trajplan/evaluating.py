@@ -1,0 +1,218 @@
+"""`trajplan.evaluate`: run a checkpoint, or any policy, in its environment; the command of that name calls it too."""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trajplan.card import write_card
+from trajplan.config import require, to_dict
+from trajplan.errors import ConfigError
+from trajplan.evaluation.environments import (
+    check_environment,
+    check_time_limit,
+    environment_maker,
+    print_warnings,
+    quiet_simulators,
+    reference_scores,
+)
+from trajplan.evaluation.maze import is_point_maze
+from trajplan.evaluation.policy import Controller, Policy
+from trajplan.evaluation.rendering import check_rendering
+from trajplan.evaluation.report import EvaluationFile, evaluation_versions
+from trajplan.evaluation.result import Evaluation
+from trajplan.evaluation.rollout import evaluate as roll_out
+from trajplan.evaluation.trace import Trace
+from trajplan.evaluation.video import VideoRecorder, check_encoder
+from trajplan.hub import checkpoint_folder, load_policy
+from trajplan.planners.config import BeamSearchConfig
+from trajplan.training.files import make_folder, refuse_file
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from trajplan.data.info import DatasetInfo
+    from trajplan.data.scores import ReferenceScores
+
+
+class EvaluationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during an evaluation; its message says how many episodes are finished."""
+
+
+def evaluate(
+    path_or_policy: str | Path | Controller | Policy,
+    *,
+    episodes: int = 10,
+    num_envs: int = 10,
+    seed: int = 0,
+    env: str | None = None,
+    max_episode_steps: int | None = None,
+    reference_min: float | None = None,
+    reference_max: float | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    video: bool = False,
+    video_episodes: int = 3,
+    picture: bool = False,
+    device: str | None = None,
+    planner: BeamSearchConfig | None = None,
+    revision: str | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Run episodes of a trained controller in its environment.
+
+    Episode n is reset with `seed` + n, environment and policy both, so that what happens in it depends neither on
+    `num_envs` nor on the other episodes. What the simulator warns of is said once, on standard error.
+
+    Args:
+        path_or_policy: a checkpoint folder, "user/name" on the hub, what `trajplan.load` gives, or any policy as
+            `trajplan.evaluation.policy.Policy` describes it.
+        episodes: how many.
+        num_envs: environments acted in at once; changes the speed only.
+        seed: of episode 0.
+        env: a registered Gymnasium id; None: the dataset's environment.
+        max_episode_steps: a time limit; None: the environment's.
+        reference_min, reference_max: the returns that score 0 and 100; None: the dataset's, or the bundled table's.
+        output: folder for evaluation.json, rewritten after every episode, pictures and videos; None: nothing is
+            written.
+        resume: keep the finished episodes of an interrupted evaluation in `output`.
+        video: film the first `video_episodes` episodes into `output`.
+        video_episodes: how many to film.
+        picture: draw plans of the first episode that is run into `output`.
+        device: where a checkpoint acts; None: a GPU if there is one.
+        planner: settings of a checkpoint's beam search; None: its own.
+        revision: a branch, tag or commit on the hub; None: the newest.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint, or it is incomplete or damaged, or `output` cannot be written.
+        ConfigError: for values out of range or that do not go together, or an environment that does not fit.
+        DataError: if the environment is not installed, or gives numbers that are not finite.
+        EvaluationInterrupted: on Ctrl-C.
+    """
+    counts = {"episodes": episodes, "num_envs": num_envs, "video_episodes": video_episodes}
+    for name, value in (counts | {"max_episode_steps": max_episode_steps}).items():
+        require(value is None or value >= 1, name, value, "be at least 1")
+    require(0 <= seed < 2**63 - episodes, "seed", seed, "be 0 or more, and with the episodes fit into 63 bits")
+    target = _target(output, {"resume": resume, "video": video, "picture": picture})
+    folder, policy = _policy(path_or_policy, device, planner, revision)
+    if resume and folder is None:
+        raise ConfigError("Only the evaluation of a checkpoint folder can be resumed: give its path, not a policy.")
+    if picture and not hasattr(policy, "last_plans"):
+        raise ConfigError(f"{type(policy).__name__} makes no plans: leave out picture.")
+    info = policy.info
+    reference = reference_scores(info, env, reference_min, reference_max)
+    with quiet_simulators() as warnings:
+        limit: dict[str, Any] = {"max_episode_steps": max_episode_steps}
+        make_env = environment_maker(info, env, **limit)
+        with contextlib.closing(make_env()) as made:
+            check_environment(made, info)
+            check_time_limit(made)
+            if video:
+                check_encoder()
+            if video and not is_point_maze(made, info):
+                make_env = environment_maker(info, env, render_mode="rgb_array", **limit)
+                check_rendering(make_env)
+            settings = {"seed": seed, "num_episodes": episodes, "num_envs": num_envs}
+            settings |= _about(folder, policy, made, reference)
+        if target is not None:
+            make_folder(target)
+        file = EvaluationFile(target and target / "evaluation.json", settings, reference)
+        finished = file.resume() if resume else []
+        missing = set(range(episodes)) - {episode.episode for episode in finished}
+        recorder = VideoRecorder(policy, target / "videos", video_episodes) if target and video else None
+        trace = Trace(policy, min(missing)) if picture and missing else None
+        try:
+            rollouts = roll_out(
+                policy,
+                make_env,
+                episodes=episodes,
+                num_envs=num_envs,
+                seed=seed,
+                finished=finished,
+                on_episode=file.add,
+                observers=[observer for observer in (recorder, trace) if observer is not None],
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            raise EvaluationInterrupted(f"{len(file.episodes)} of {episodes} episodes are finished") from None
+        finally:
+            if recorder is not None:
+                recorder.close()
+    report = file.finish(rollouts)
+    print_warnings(warnings)
+    drawn = _draw(trace, info, target)
+    if folder is not None and target is not None and target.resolve() == folder.resolve():
+        write_card(folder)
+    return Evaluation(report, file.path, recorder.written if recorder else [], drawn)
+
+
+def _target(output: str | Path | None, wants: Mapping[str, bool]) -> Path | None:
+    """Where results go; options that want a folder are refused without one."""
+    if output is not None:
+        target = Path(output).expanduser()
+        refuse_file(target)
+        return target
+    wanted = [name for name, on in wants.items() if on]
+    if wanted:
+        raise ConfigError(f"{wanted[0]} needs a folder: give output.")
+    return None
+
+
+def _policy(
+    path_or_policy: str | Path | Controller | Policy,
+    device: str | None,
+    planner: BeamSearchConfig | None,
+    revision: str | None,
+) -> tuple[Path | None, Policy]:
+    """The checkpoint's folder, where it is one, and what acts."""
+    if isinstance(path_or_policy, str | Path):
+        folder = checkpoint_folder(path_or_policy, revision)
+        return folder, load_policy(folder, device=device, planner=planner)
+    for name, value in {"device": device, "planner": planner, "revision": revision}.items():
+        if value is not None:
+            raise ConfigError(f"{name} is for a checkpoint that is loaded here: give it to trajplan.load instead.")
+    policy = path_or_policy.release() if isinstance(path_or_policy, Controller) else path_or_policy
+    lacking = [name for name in ("info", "reset", "act") if not hasattr(policy, name)]
+    if lacking:
+        raise ConfigError(
+            f"A policy has info, reset and act, and {type(policy).__name__} has no {', '.join(lacking)}: give a "
+            "checkpoint folder, a name on the hub, or what trajplan.load returns."
+        )
+    return None, policy
+
+
+def _about(
+    folder: Path | None, policy: Policy, env: "gymnasium.Env", reference: "ReferenceScores | None"
+) -> dict[str, Any]:
+    """What is known of policy and environment before the first episode, for evaluation.json."""
+    info, spec = policy.info, env.spec
+    planner = getattr(policy, "config", None)
+    kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"} if spec else {}
+    return {
+        "environment": spec and {"id": spec.id, "kwargs": kwargs, "max_episode_steps": spec.max_episode_steps},
+        "dataset": {
+            "id": info.id,
+            "num_episodes": info.num_episodes,
+            "mean_return": info.mean_return,
+            "mean_normalized_score": float(reference.normalize(info.mean_return)) if reference else None,
+        },
+        "model_sha256": folder and _sha256(folder / "model.safetensors"),
+        "planner": to_dict(planner) if isinstance(planner, BeamSearchConfig) else None,
+        "versions": evaluation_versions(),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _draw(trace: Trace | None, info: "DatasetInfo", output: Path | None) -> Path | None:
+    if trace is None or output is None:
+        return None
+    from trajplan.evaluation.plan_picture import save_plan_picture
+
+    save_plan_picture(trace, info, output / "plan.png")
+    return output / "plan.png"
