@@ -1,4 +1,4 @@
-"""Keep what the page "Your own data" quotes: by seed the planner and the cloning, and what other settings gave."""
+"""Keep what the page "Your own data" quotes: the planner and the cloning, by seed of the training."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ def evaluated(folder: Path) -> dict[str, Any]:
         "interval_95": [round(bound, 1) for bound in kept["interval_95"]],
         "episodes": len(evaluation["episodes"]),
         "first_seed": evaluation["seed"],
-        "seconds": round(evaluation["timing"]["seconds"], 1),
+        "evaluation_seconds": round(evaluation["timing"]["seconds"], 1),
     }
 
 
@@ -34,7 +34,6 @@ def trained(folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of pendulum-SEED and bc-SEED")
-    parser.add_argument("--others", nargs="*", default=[], metavar="LABEL=DIR", help="evaluations with other settings")
     parser.add_argument("--commands", nargs="+", required=True, help="the commands that made it, as they were typed")
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
@@ -47,8 +46,7 @@ def main() -> None:
     }
     info = json.loads((args.runs / f"pendulum-{seeds[0]}" / "dataset.json").read_text())
     data = {name: info[name] for name in ("id", "num_transitions", "num_episodes", "mean_return")}
-    others = {label: evaluated(Path(folder)) for label, folder in (pair.split("=", 1) for pair in args.others)}
-    write(args.output, {"commands": args.commands, "data": data, "runs": runs, "other_settings": others})
+    write(args.output, {"commands": args.commands, "data": data, "runs": runs})
 
 
 if __name__ == "__main__":
