@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="past transitions that its planner is conditioned on, below the window (default: the preset's)",
     )
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
-    add_config_arguments(parser, TrainConfig, "settings (defaults: those of preset tt_default)")
+    add_config_arguments(parser, TrainConfig, "settings (the preset's go before the defaults shown)")
 
 
 def run(args: argparse.Namespace) -> int:
