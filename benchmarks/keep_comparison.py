@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from record import write
+from record import provenance, write
 
 from trajplan.training.metrics import read_metrics
 
@@ -51,6 +51,9 @@ def main() -> None:
         help='a public implementation\'s run on the same data: JSON of "config" and "returns" by update',
     )
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
+    parser.add_argument(
+        "--renew", action="store_true", help="put the cells into a file that is there, each with where it comes from"
+    )
     args = parser.parse_args()
     cells: dict[str, Any] = {}
     with (args.folder / "comparison.csv").open(newline="") as file:
@@ -58,6 +61,12 @@ def main() -> None:
             scores = {name: number(value) for name, value in row.items() if value and name not in DROPPED}
             name = f"{row['label']}/{row['seed']}"
             cells[name] = scores | curves(args.folder / row["folder"] / "model")
+    if args.renew:
+        made = {name: provenance()[name] for name in ("commit", "date")} | {"command": args.command}
+        recorded = json.loads(args.output.read_text())
+        recorded["cells"] |= {name: cell | made for name, cell in cells.items()}
+        args.output.write_text(json.dumps(recorded, indent=2) + "\n")
+        return
     beside = {label: json.loads(Path(path).read_text()) for label, path in (pair.split("=", 1) for pair in args.beside)}
     numbers = {"command": args.command, "note": args.note, "cells": cells, "beside": beside}
     write(args.output, {name: value for name, value in numbers.items() if value})

@@ -163,9 +163,11 @@ def _public_runs(beside: dict[str, Any]) -> dict[tuple[str, str], list[dict[int,
 
 
 def _our_curves(recorded: dict[str, Any], method: str) -> list[dict[int, float]]:
-    curves = [_curve(cell["return"]) for name, cell in recorded["cells"].items() if name.split("/")[0] == method]
-    more = recorded.get("beside", {}).items()
-    return curves + [_curve(run["returns"]) for name, run in more if name.split("/")[0] == f"trajplan-{method}"]
+    """Ours by update: runs with the public ones' settings where there are some beside the cells, else all."""
+    more = [run for name, run in recorded.get("beside", {}).items() if name.split("/")[0] == f"trajplan-{method}"]
+    alike = [_curve(run["returns"]) for run in more if "settings" in run]
+    cells = [_curve(cell["return"]) for name, cell in recorded["cells"].items() if name.split("/")[0] == method]
+    return alike or cells + [_curve(run["returns"]) for run in more]
 
 
 def _curve(returns: dict[str, float]) -> dict[int, float]:
