@@ -19,11 +19,11 @@ import torch
 from record import write
 from train_speed import synthetic
 
-from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
-from trajplan.baselines.trainer import train
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 PARTS = 5  # the first is warm-up, of the others the median counts
 # An update of these asks Q about 31 actions a state: fewer of them are measured.

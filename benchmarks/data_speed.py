@@ -104,7 +104,7 @@ def build_cache(args: argparse.Namespace) -> dict[str, float]:
 
 def open_cache(args: argparse.Namespace) -> dict[str, float]:
     from trajplan.data.dataset import OfflineDataset
-    from trajplan.data.minari_source import open_minari
+    from trajplan.data.sources.minari import open_minari
 
     start = time.perf_counter()
     dataset = OfflineDataset.from_minari(DATASET)

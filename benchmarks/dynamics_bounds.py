@@ -14,10 +14,10 @@ import torch
 from record import write
 
 import trajplan.models.dynamics as dynamics_module
-from trajplan.baselines.model_errors import held_out_errors
-from trajplan.baselines.model_training import model_split, table_of, train_ensemble
+from trajplan.baselines.dynamics.errors import held_out_errors
+from trajplan.baselines.dynamics.training import model_split, table_of, train_ensemble
+from trajplan.baselines.engine.scaling import Scaling, fit_scaling
 from trajplan.baselines.mopo import MOPOConfig
-from trajplan.baselines.scaling import Scaling, fit_scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.models.dynamics import DynamicsEnsemble, uncertainty_of
 

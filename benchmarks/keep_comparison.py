@@ -8,7 +8,7 @@ from typing import Any
 
 from record import provenance, write
 
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 # Of a cell's evaluations during training, by their names in metrics.jsonl.
 CURVES = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from record import write
 
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 
 def evaluated(folder: Path) -> dict[str, Any]:

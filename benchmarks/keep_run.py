@@ -7,7 +7,7 @@ from pathlib import Path
 
 from record import write
 
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 
 def main() -> None:

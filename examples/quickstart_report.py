@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trajplan.comparison import markup
-from trajplan.data.collect import make_policy, run_episode
+from trajplan.data.collection.collect import make_policy, run_episode
 from trajplan.data.dataset import OfflineDataset
 from trajplan.evaluation.statistics import describe
 

@@ -9,7 +9,7 @@ import pytest
 
 import trajplan
 from trajplan.cli import main
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 SMALL = {"batch_size": 4, "hidden_width": 8, "hidden_layers": 1}
 

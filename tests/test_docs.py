@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trajplan.cli import COMMANDS, main
-from trajplan.data.collect import collect_dataset
+from trajplan.data.collection.collect import collect_dataset
 from trajplan.data.dataset import OfflineDataset
 from trajplan.presets import PRESETS, preset_named
 from trajplan.training.loop import train

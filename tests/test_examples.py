@@ -80,7 +80,7 @@ def run_notebook(replaced, display):
 
 
 def test_the_notebook_in_small(places, display, monkeypatch):
-    monkeypatch.setattr("trajplan.evaluation.fan.PATHS", 8)
+    monkeypatch.setattr("trajplan.evaluation.pictures.fan.PATHS", 8)
     assert any("EPISODES, UPDATES = 300, 400" in source for source in CODE)
     run_notebook(lambda source: source.replace("EPISODES, UPDATES = 300, 400", "EPISODES, UPDATES = 12, 12"), display)
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trajplan.baselines.checkpoint import saved_settings
+from trajplan.baselines.engine.checkpoint import saved_settings
+from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.scaling import Scaling
 from trajplan.baselines.settings import RunConfig
-from trajplan.baselines.trainer import train
 from trajplan.card import write_card
 from trajplan.config import from_dict, to_dict
 from trajplan.data.dataset import OfflineDataset

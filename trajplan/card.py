@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trajplan.baselines.registry import method_named
 from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
-from trajplan.training.files import BASELINE_TYPE, RUN, read_json
+from trajplan.files import BASELINE_TYPE, RUN, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -17,17 +17,17 @@ from trajplan.evaluation.environments import (
     quiet_simulators,
     reference_scores,
 )
-from trajplan.evaluation.maze import is_point_maze
+from trajplan.evaluation.pictures.maze import is_point_maze
+from trajplan.evaluation.pictures.rendering import check_rendering
+from trajplan.evaluation.pictures.trace import Trace
+from trajplan.evaluation.pictures.video import VideoRecorder, check_encoder
 from trajplan.evaluation.policy import Controller, Policy
-from trajplan.evaluation.rendering import check_rendering
 from trajplan.evaluation.report import EvaluationFile, evaluation_versions
 from trajplan.evaluation.result import Evaluation
 from trajplan.evaluation.rollout import evaluate as roll_out
-from trajplan.evaluation.trace import Trace
-from trajplan.evaluation.video import VideoRecorder, check_encoder
+from trajplan.files import make_folder, refuse_file
 from trajplan.hub import checkpoint_folder, load_policy
 from trajplan.planners.config import BeamSearchConfig
-from trajplan.training.files import make_folder, refuse_file
 
 if TYPE_CHECKING:
     import gymnasium
@@ -212,7 +212,7 @@ def _sha256(path: Path) -> str:
 def _draw(trace: Trace | None, info: "DatasetInfo", output: Path | None) -> Path | None:
     if trace is None or output is None:
         return None
-    from trajplan.evaluation.plan_picture import save_plan_picture
+    from trajplan.evaluation.pictures.plan_picture import save_plan_picture
 
     save_plan_picture(trace, info, output / "plan.png")
     return output / "plan.png"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
 from trajplan.errors import CheckpointError, ConfigError
-from trajplan.training.files import BASELINE_TYPE, read_json
+from trajplan.files import BASELINE_TYPE, read_json
 
 if TYPE_CHECKING:
     from trajplan.evaluation.policy import Controller, Policy
@@ -70,7 +70,7 @@ def load_policy(
     revision: str | None = None,
 ) -> "Policy":
     """The same policy for many environments at once; arguments and errors as in `load`."""
-    from trajplan.baselines.checkpoint import load_baseline
+    from trajplan.baselines.engine.checkpoint import load_baseline
     from trajplan.devices import choose_device
     from trajplan.planners.controller import TrajectoryController
     from trajplan.training.checkpoint import load_model_folder

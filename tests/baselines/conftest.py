@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset

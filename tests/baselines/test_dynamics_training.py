@@ -7,11 +7,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from trajplan.baselines import model_errors
-from trajplan.baselines.model_errors import held_out_errors, rank_correlation
-from trajplan.baselines.model_report import report_figure
-from trajplan.baselines.model_settings import ModelBasedConfig
-from trajplan.baselines.model_training import (
+from trajplan.baselines.dynamics import errors as model_errors
+from trajplan.baselines.dynamics.errors import held_out_errors, rank_correlation
+from trajplan.baselines.dynamics.report import report_figure
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.dynamics.training import (
     PROGRESS,
     Learner,
     contradictions,
@@ -20,7 +20,7 @@ from trajplan.baselines.model_training import (
     table_of,
     train_ensemble,
 )
-from trajplan.baselines.scaling import fit_scaling
+from trajplan.baselines.engine.scaling import fit_scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import DataError, TrajplanError
 from trajplan.models.dynamics import DynamicsEnsemble, Prediction, uncertainty_of

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.iql import IQL, IQLConfig
-from trajplan.baselines.trainer import train
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
 

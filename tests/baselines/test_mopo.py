@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trajplan.baselines.learned_model import load_dynamics
-from trajplan.baselines.model_training import PROGRESS, Learner
+from trajplan.baselines.dynamics.learned_model import load_dynamics
+from trajplan.baselines.dynamics.training import PROGRESS, Learner
+from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.mopo import MOPO
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.sac import SAC
-from trajplan.baselines.trainer import train
 from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.hub import files_to_push
 from trajplan.models.networks import Dimensions
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 TIMES = ("seconds", "updates_per_second")
 

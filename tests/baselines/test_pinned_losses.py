@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.trainer import train
-from trajplan.training.metrics import read_metrics
+from trajplan.runs.metrics import read_metrics
 
 ASSET = Path(__file__).parents[1] / "assets/losses/baselines.txt"
 LOSSES = ("actor/loss", "critic/loss", "value/loss")

@@ -12,7 +12,7 @@ from trajplan.cli import main
 from trajplan.comparison import checks
 from trajplan.comparison.claim import Claim
 from trajplan.comparison.runner import BUSY
-from trajplan.data.collect import collect_dataset
+from trajplan.data.collection.collect import collect_dataset
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import DataError

@@ -76,7 +76,7 @@ def test_show_json_is_json_alone(dataset, capsys):
 
 
 def test_bad_input_is_one_sentence_and_status_2(dataset, capsys, root, monkeypatch):
-    monkeypatch.setattr("trajplan.data.minari_source._reachable", lambda endpoint: False)
+    monkeypatch.setattr("trajplan.data.sources.minari._reachable", lambda endpoint: False)
     nowhere = str(root / "nowhere" / "page.png")
     for arguments in (["show", "toy/dat-v0"], ["show", "what"], ["show", dataset, "--picture", nowhere]):
         assert main(["datasets", *arguments]) == 2

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from trajplan.cli import main
+from trajplan.runs.metrics import read_metrics
 from trajplan.training.checkpoint import load_model_folder
-from trajplan.training.metrics import read_metrics
 
 SMALL = ["--preset", "tt_debug", "--updates", "6", "--save-every", "4", "--log-every", "2"]
 

@@ -218,7 +218,7 @@ def test_spaces_that_are_given_win_over_the_environments(monkeypatch):
     assert info.action_space == narrow
     assert info.observation_space == gymnasium.make("Pendulum-v1").observation_space
     # With both there is no need to make it, which may not be possible here.
-    monkeypatch.setattr("trajplan.data.arrays.make_environment", lambda spec: pytest.fail("made"))
+    monkeypatch.setattr("trajplan.data.sources.arrays.make_environment", lambda spec: pytest.fail("made"))
     wide = spaces.Box(-9.0, 9.0, (3,), np.float32)
     OfflineDataset.from_episodes([_pendulum()], observation_space=wide, action_space=narrow, env_spec="Pendulum-v1")
 

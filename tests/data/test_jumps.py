@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from trajplan.data.d4rl import import_d4rl
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.jumps import find_jumps
+from trajplan.data.sources.d4rl import import_d4rl
 
 LENGTH, EPISODES = 120, 30
 LATE = 2  # rows by which the timeouts miss the resets
@@ -136,7 +136,7 @@ def test_nothing_is_said_where_there_are_none(rng, tmp_path, data_root):
 
 
 def test_files_with_next_observations_need_no_search(rng, tmp_path, data_root, monkeypatch):
-    monkeypatch.setattr("trajplan.data.d4rl.find_jumps", lambda *args: pytest.fail("searched"))
+    monkeypatch.setattr("trajplan.data.sources.d4rl.find_jumps", lambda *args: pytest.fail("searched"))
     observations = maze(rng)
     following = np.concatenate([observations[1:], observations[-1:]])
     following[LENGTH - 1 :: LENGTH] += 0.1

@@ -5,9 +5,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from trajplan.baselines.policy import BaselinePolicy
+from trajplan.baselines.engine.policy import BaselinePolicy
+from trajplan.baselines.engine.scaling import Scaling
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.evaluation.rollout import evaluate
 from trajplan.evaluation.values import ValueCheck

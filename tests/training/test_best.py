@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from trajplan.errors import ConfigError
+from trajplan.files import RUN
+from trajplan.runs.metrics import read_metrics
 from trajplan.training import loop, state
 from trajplan.training.best import Best
 from trajplan.training.checkpoint import load_model_folder
 from trajplan.training.config import TrainConfig
-from trajplan.training.files import RUN
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

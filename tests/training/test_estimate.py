@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from trajplan.runs.metrics import read_metrics
 from trajplan.training import estimate, loop
 from trajplan.training.estimate import duration
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 
 @pytest.fixture

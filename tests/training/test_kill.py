@@ -8,8 +8,8 @@ import time
 import torch
 from safetensors.torch import load_file
 
+from trajplan.runs.metrics import read_metrics
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 
 def last_update(folder):

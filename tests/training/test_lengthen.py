@@ -6,8 +6,8 @@ import shutil
 import torch
 from safetensors.torch import load_file
 
+from trajplan.runs.metrics import read_metrics
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 
 def newest(folder, update):

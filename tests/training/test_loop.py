@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from trajplan import files
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, DataError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS
-from trajplan.training import bar, checkpoint, files, loop, state
+from trajplan.runs import bar
+from trajplan.runs.metrics import read_metrics
+from trajplan.training import checkpoint, loop, state
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 TIMES = ("seconds", "tokens_per_second")
 
@@ -375,7 +377,7 @@ def test_tensorboard_gets_the_metrics(dataset, tiny, planner, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_named(dataset, tiny, planner, tmp_path, monkeypatch):
-    monkeypatch.setattr("trajplan.training.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("trajplan.runs.trackers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         train(dataset, tmp_path / "run", tiny(trackers="wandb"), planner)
     assert not (tmp_path / "run").exists()

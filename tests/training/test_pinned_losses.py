@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from trajplan.runs.metrics import read_metrics
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 ASSET = Path(__file__).parents[1] / "assets/losses/walks.txt"
 

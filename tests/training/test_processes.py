@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trajplan.runs.metrics import read_metrics
 from trajplan.training.loop import train
-from trajplan.training.metrics import read_metrics
 
 
 def test_two_processes_give_the_losses_of_one(trainer, dataset, tiny, planner, tmp_path):

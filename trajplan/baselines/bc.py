@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from trajplan.baselines.method import Metrics, step
+from trajplan.baselines.engine.method import Metrics, step
 from trajplan.baselines.settings import NetworkConfig
 from trajplan.config import option
 from trajplan.data.transitions import Batch

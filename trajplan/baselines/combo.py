@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trajplan.baselines.method import Metrics
-from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.engine.method import Metrics
 from trajplan.baselines.sac import SAC
 from trajplan.config import option, require
 from trajplan.data.transitions import Batch

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trajplan.baselines.method import Metrics, step
+from trajplan.baselines.engine.method import Metrics, step
 from trajplan.baselines.sac import SAC, SACConfig
 from trajplan.baselines.settings import check_positive
 from trajplan.config import option, require

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trajplan.baselines.method import Metrics, step
+from trajplan.baselines.engine.method import Metrics, step
 from trajplan.baselines.settings import ActorCriticConfig, check_positive
 from trajplan.config import option, require
 from trajplan.data.transitions import Batch

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trajplan.baselines.model_settings import ModelBasedConfig
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.sac import SAC
 from trajplan.config import option, require
 from trajplan.models.dynamics import Uncertainty

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trajplan.baselines.method import Metrics, step
+from trajplan.baselines.engine.method import Metrics, step
 from trajplan.baselines.settings import ActorCriticConfig
 from trajplan.config import option, require
 from trajplan.data.transitions import Batch

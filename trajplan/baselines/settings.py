@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trajplan.config import option, require
-from trajplan.training.trackers import tracker_names, trackers_option
+from trajplan.runs.trackers import tracker_names, trackers_option
 
 # What may differ when a run is resumed: it changes neither the weights nor metrics.jsonl.
 FREE_ON_RESUME = frozenset({"save_every", "trackers"})

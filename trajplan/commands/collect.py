@@ -68,7 +68,7 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_collect(args: argparse.Namespace) -> None:
     """Collect and say where the data are and what to do next."""
-    from trajplan.data.collect import collect_dataset
+    from trajplan.data.collection.collect import collect_dataset
     from trajplan.data.scores import ReferenceScores
     from trajplan.evaluation.environments import print_warnings, quiet_simulators
 

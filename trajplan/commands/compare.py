@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.comparison.cells import Cell, shell, unfinished
     from trajplan.comparison.claim import holder
     from trajplan.comparison.work import check_device
-    from trajplan.training.files import refuse_file
+    from trajplan.files import refuse_file
 
     methods = parse_methods(args.methods)
     settings = parse_settings(args.set, methods)

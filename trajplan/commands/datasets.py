@@ -67,8 +67,8 @@ def _sentence(summary: str) -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from trajplan.data.minari_root import dataset_root
-    from trajplan.data.minari_source import list_datasets
+    from trajplan.data.sources.minari import list_datasets
+    from trajplan.data.sources.minari_root import dataset_root
 
     rows = list_datasets()
     if args.json:
@@ -105,8 +105,8 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-    from trajplan.data.d4rl import import_d4rl
     from trajplan.data.scores import ReferenceScores
+    from trajplan.data.sources.d4rl import import_d4rl
 
     reference = None
     if args.reference_scores is not None:

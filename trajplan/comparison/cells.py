@@ -17,8 +17,8 @@ from trajplan.comparison.settings import (
 from trajplan.config import to_dict
 from trajplan.data.scores import GIVEN, ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError, DataError
-from trajplan.training.files import read_json, write_json
-from trajplan.training.metrics import read_metrics
+from trajplan.files import read_json, write_json
+from trajplan.runs.metrics import read_metrics
 
 SCHEMA_VERSION = 1
 RECORD = "cell.json"

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from trajplan.baselines.model_settings import ModelBasedConfig
-from trajplan.baselines.model_training import model_split
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.dynamics.training import model_split
+from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, training_episodes
+from trajplan.baselines.engine.terminals import check_terminals
 from trajplan.baselines.presets import preset_for as baseline_preset_for
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.scaling import fit_scaling, reward_transform, training_episodes
-from trajplan.baselines.terminals import check_terminals
 from trajplan.comparison.cells import Cell, damaged_model, read_training
 from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
 from trajplan.data.dataset import OfflineDataset

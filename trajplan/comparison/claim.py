@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from trajplan.errors import TrajplanError
-from trajplan.training.files import make_folder
+from trajplan.files import make_folder
 
 TOUCH_SECONDS = 60.0
 # Names the process that started this one to work on a cell: when it is gone, this one saves and stops.

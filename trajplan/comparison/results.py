@@ -15,9 +15,9 @@ import numpy as np
 from trajplan.comparison.cells import Cell, read_finished, read_record
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError
-from trajplan.training.files import read_json
-from trajplan.training.metrics import NAME as METRICS
-from trajplan.training.metrics import read_metrics
+from trajplan.files import read_json
+from trajplan.runs.metrics import NAME as METRICS
+from trajplan.runs.metrics import read_metrics
 
 MIB = 2**20
 # Of a metrics.jsonl that is being written, what is read: many times a line.

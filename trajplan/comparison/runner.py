@@ -12,8 +12,8 @@ from typing import Literal
 
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.claim import PARENT, holder
-from trajplan.training.files import make_folder
-from trajplan.training.interrupt import Interrupt
+from trajplan.files import make_folder
+from trajplan.runs.interrupt import Interrupt
 
 # The exit status of a cell's command when another process works on the cell (EX_TEMPFAIL of sysexits.h).
 BUSY = 75

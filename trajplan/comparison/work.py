@@ -21,7 +21,7 @@ from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
 from trajplan.comparison.settings import TRANSFORMER
 from trajplan.errors import CheckpointError, ConfigError
-from trajplan.training.files import read_json
+from trajplan.files import read_json
 
 Run = Callable[[list[str]], int]
 

@@ -79,7 +79,7 @@ class OfflineDataset:
             DataError: for an id that does not exist, a missing network, a damaged file or data that cannot be used,
                 naming dataset, episode and field; for several whose spaces, environments or reference scores differ.
         """
-        from trajplan.data.minari_source import open_minari
+        from trajplan.data.sources.minari import open_minari
 
         return open_minari([id] if isinstance(id, str) else list(id), cache_dir)
 
@@ -110,7 +110,7 @@ class OfflineDataset:
             DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
                 environment that cannot be made.
         """
-        from trajplan.data.arrays import dataset_from_episodes
+        from trajplan.data.sources.arrays import dataset_from_episodes
 
         return dataset_from_episodes(
             episodes,

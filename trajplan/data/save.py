@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
+from trajplan.data.collection.minari_write import write_minari
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.minari_write import write_minari
 from trajplan.data.spaces import in_dtype, unflatten_observation
 from trajplan.errors import DataError
 

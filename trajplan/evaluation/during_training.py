@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from trajplan.baselines.policy import BaselinePolicy
-from trajplan.baselines.run_state import Evaluate
-from trajplan.baselines.scaling import reward_transform
+from trajplan.baselines.engine.policy import BaselinePolicy
+from trajplan.baselines.engine.run_state import Evaluate
+from trajplan.baselines.engine.scaling import reward_transform
 from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import ConfigError, DataError
@@ -16,7 +16,7 @@ from trajplan.evaluation.values import ValueCheck
 
 
 def evaluation_for(dataset: OfflineDataset, settings: Any, config: RunConfig) -> Evaluate:
-    """What `trajplan.baselines.trainer.train` calls: `eval_episodes` episodes in the dataset's environment.
+    """What `trajplan.baselines.engine.trainer.train` calls: `eval_episodes` episodes in the dataset's environment.
 
     Their seeds count from 0. It gives their mean `return`, `length` and normalised `score`, where there is one, and the
     numbers of `ValueCheck`.

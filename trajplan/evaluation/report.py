@@ -14,7 +14,7 @@ from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.rollout import Episode, Rollouts
 from trajplan.evaluation.statistics import INTERVAL_METHOD, describe, normalized
-from trajplan.training.files import read_json, write_json
+from trajplan.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.

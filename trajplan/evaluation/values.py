@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from trajplan.baselines.policy import BaselinePolicy
+from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.evaluation.rollout import Episode, Moment
 
 

@@ -15,12 +15,12 @@ from transformers.utils import logging
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
+from trajplan.files import PARTIAL, fsync, read_json, write_json, writing
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig
+from trajplan.runs.tensors import difference
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.config import TrainConfig
-from trajplan.training.files import PARTIAL, fsync, read_json, write_json, writing
-from trajplan.training.tensors import difference
 
 WEIGHTS = "model.safetensors"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from trajplan.config import changes, option, require
-from trajplan.training.trackers import tracker_names, trackers_option
+from trajplan.runs.trackers import tracker_names, trackers_option
 
 # What may differ when a run is resumed: these change neither the weights of an update nor its line of metrics.jsonl.
 FREE_ON_RESUME = frozenset({"patience", "save_every", "trackers"})

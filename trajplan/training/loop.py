@@ -25,8 +25,12 @@ from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, TrajplanError
+from trajplan.files import remove_partial
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.config import BeamSearchConfig, check_window
+from trajplan.runs.interrupt import Interrupt
+from trajplan.runs.metrics import MetricsFile
+from trajplan.runs.trackers import FOLDER, check_trackers, tracker_names
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint, state
@@ -34,9 +38,6 @@ from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
 from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
-from trajplan.training.files import remove_partial
-from trajplan.training.interrupt import Interrupt
-from trajplan.training.metrics import MetricsFile
 from trajplan.training.optimizer import learning_rate, make_optimizer
 from trajplan.training.progress import Progress
 from trajplan.training.result import TrainResult
@@ -51,7 +52,6 @@ from trajplan.training.resume import (
     refuse_existing,
 )
 from trajplan.training.run_state import Run, restore, save
-from trajplan.training.trackers import FOLDER, check_trackers, tracker_names
 
 
 def supports_bf16(device: str | None = None) -> bool:

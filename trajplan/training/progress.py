@@ -3,7 +3,7 @@
 from typing import Any
 
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer
-from trajplan.training.bar import Bar
+from trajplan.runs.bar import Bar
 from trajplan.training.best import Best
 from trajplan.training.config import TrainConfig
 

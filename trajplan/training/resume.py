@@ -9,9 +9,9 @@ from trajplan.config import C, from_dict, require
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo, dataset_ids
 from trajplan.errors import CheckpointError, ConfigError, DataError
+from trajplan.files import BASELINE_TYPE, RUN, make_folder, read_json
 from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
-from trajplan.training.files import BASELINE_TYPE, RUN, make_folder, read_json
 from trajplan.training.state import newest_state
 
 STATES = "training_state"

@@ -9,13 +9,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trajplan.files import RUN, read_json, write_json
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.training import checkpoint, state
 from trajplan.training.batches import TrainingBatches
 from trajplan.training.best import Best
 from trajplan.training.config import TrainConfig
 from trajplan.training.evaluate_loss import HeldOut
-from trajplan.training.files import RUN, read_json, write_json
 from trajplan.training.optimizer import learning_rate
 from trajplan.training.resume import STATES, check_same_state
 

@@ -16,8 +16,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from trajplan.errors import CheckpointError
-from trajplan.training.files import PARTIAL, publish, read_json, remove_partial, write_json, writing
-from trajplan.training.tensors import read_tensors, write_tensors
+from trajplan.files import PARTIAL, publish, read_json, remove_partial, write_json, writing
+from trajplan.runs.tensors import read_tensors, write_tensors
 
 KEPT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors")

@@ -1,0 +1,157 @@
+"""The folder of a trained baseline: as a Trajectory Transformer's, JSON and safetensors.
+
+config.json names the method and holds its settings, training.json those of the run, dataset.json what is known of the
+dataset and how rewards were transformed; model.safetensors holds the networks and the observations' statistics.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trajplan.baselines.engine.method import Method
+from trajplan.baselines.engine.policy import BaselinePolicy
+from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import RunConfig
+from trajplan.config import from_dict, to_dict
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import CheckpointError, TrajplanError
+from trajplan.files import BASELINE_TYPE, read_json, write_json
+from trajplan.models.networks import Dimensions
+from trajplan.runs.tensors import difference, read_tensors, write_tensors
+
+WEIGHTS = "model.safetensors"
+STATISTICS = ("observation_mean", "observation_deviation")
+
+
+def save_settings(
+    folder: Path, name: str, config: Any, run: RunConfig, info: DatasetInfo, transform: Mapping[str, Any]
+) -> None:
+    """Write what stays the same during a run: config.json, dataset.json, training.json.
+
+    Args:
+        folder: the run's.
+        name, config: the method and its settings.
+        run: settings of the run.
+        info: the dataset.
+        transform: JSON-able, what was done to the rewards that training sees.
+    """
+    sizes = to_dict(Dimensions.of(info))
+    write_json(
+        folder / "config.json", {"model_type": BASELINE_TYPE, "method": name, **sizes, "settings": to_dict(config)}
+    )
+    write_json(folder / "dataset.json", info.to_dict() | {"reward_transform": dict(transform)})
+    # Last: from here on the folder holds a run.
+    write_json(folder / "training.json", to_dict(run))
+
+
+def weights_of(method: Method, scaling: Scaling) -> dict[str, Tensor]:
+    """What model.safetensors holds, on the CPU."""
+    statistics = dict(zip(STATISTICS, (scaling.mean, scaling.deviation), strict=True))
+    return {name: tensor.detach().cpu() for name, tensor in (dict(method.state_dict()) | statistics).items()}
+
+
+def save_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write model.safetensors, replaced as a whole."""
+    write_tensors(folder / WEIGHTS, weights)
+
+
+def saved_settings(folder: Path) -> tuple[str, Any, RunConfig]:
+    """Name and settings of the method, and settings of the run, in a folder.
+
+    Raises:
+        CheckpointError: if it holds no baseline, or one that this version cannot read.
+    """
+    values, run = read_json(folder / "config.json"), read_json(folder / "training.json")
+    if values.get("model_type") != BASELINE_TYPE:
+        raise CheckpointError(f"{folder} holds a model of type {values.get('model_type')!r}, not {BASELINE_TYPE!r}.")
+    try:
+        config: Any = from_dict(method_named(values["method"]).config_class(), values["settings"])
+        return values["method"], config, from_dict(RunConfig, run)
+    except (TrajplanError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds settings that this version cannot read: {error}") from None
+
+
+def load_baseline(folder: str | Path, device: torch.device | str = "cpu") -> BaselinePolicy:
+    """Read a folder, as a policy on `device`.
+
+    Raises:
+        CheckpointError: if a file is missing or damaged, or the files do not belong together.
+    """
+    folder, device = Path(folder), torch.device(device)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no checkpoint folder {folder}.")
+    name, config, _ = saved_settings(folder)
+    try:
+        info = DatasetInfo.from_dict(read_json(folder / "dataset.json"))
+        method = method_named(name).method_class(info)(Dimensions.of(info), config)
+    except TrajplanError as error:
+        raise CheckpointError(f"{folder} holds settings that this version cannot read: {error}") from None
+    _check_sizes(folder, info)
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS}: its training has not saved yet, or the copy is incomplete.")
+    weights = read_tensors(folder / WEIGHTS)
+    scaling = restore_weights(folder / WEIGHTS, weights, method, info)
+    return BaselinePolicy(name, method.to(device).eval(), scaling.to(device), info)
+
+
+def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, info: DatasetInfo) -> Scaling:
+    """Put what `weights_of` gave back into a method; gives the scaling.
+
+    Raises:
+        CheckpointError: naming `path`, if the weights are of another method or other sizes.
+    """
+    differs = difference(weights, weights_of(method, Scaling.of(info)))
+    if differs:
+        raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")
+    networks = dict(weights)
+    mean, deviation = (networks.pop(name) for name in STATISTICS)
+    method.load_state_dict(networks)
+    return Scaling.of(info, mean, deviation)
+
+
+def moments_of(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The states of named optimisers as `NAME/PARAMETER/MOMENT` tensors on the CPU."""
+    return {
+        f"{name}/{number}/{key}": value.detach().cpu()
+        for name, optimizer in optimizers.items()
+        for number, part in optimizer.state_dict()["state"].items()
+        for key, value in part.items()
+    }
+
+
+def restore_moments(optimizers: Mapping[str, torch.optim.Optimizer], moments: Mapping[str, Tensor]) -> None:
+    """Put what `moments_of` gave back; KeyError or ValueError if it does not fit."""
+    parts: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
+    for key, value in moments.items():
+        name, number, moment = key.split("/")
+        parts[name].setdefault(int(number), {})[moment] = value
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": parts[name]})
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators that a run on a device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"device": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put what `random_states` gave back; KeyError if it is of another kind of device."""
+    if states.keys() != random_states(device).keys():
+        raise KeyError(f"random states of {', '.join(states)}, on {device.type}")
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"], device)
+
+
+def _check_sizes(folder: Path, info: DatasetInfo) -> None:
+    values, sizes = read_json(folder / "config.json"), to_dict(Dimensions.of(info))
+    for name, size in sizes.items():
+        if values.get(name) != size:
+            raise CheckpointError(
+                f"{folder} is mixed up: {name} is {values.get(name)} in config.json and {size} in dataset.json."
+            )

@@ -1,0 +1,120 @@
+"""Write a Minari dataset so that it is either there, whole, or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from minari import create_dataset_from_buffers
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
+from minari.namespace import create_namespace, list_local_namespaces
+
+from trajplan.data.environment import spec_to_dict
+from trajplan.data.scores import ReferenceScores
+from trajplan.data.sources.minari_root import dataset_root
+from trajplan.errors import DataError
+
+
+def check_new_id(dataset_id: str) -> None:
+    """Refuse an id that Minari does not understand or that the Minari root already holds.
+
+    Raises:
+        DataError: in either case.
+    """
+    try:
+        namespace = parse_dataset_id(dataset_id)[0]
+    except (ValueError, TypeError) as error:  # TypeError: an id without a version
+        raise DataError(f"{dataset_id!r} is no Minari id; write it like pointmaze/umaze-mixed-v0.") from error
+    if namespace is not None and any(len(part) < 2 for part in namespace.split("/")):
+        raise DataError(f"{dataset_id!r} is no Minari id: each part before the last needs two letters or more.")
+    folder = dataset_root() / dataset_id
+    if folder.exists():
+        raise DataError(f"The dataset {dataset_id!r} exists already ({folder}); choose another id or delete it first.")
+
+
+def write_minari(
+    dataset_id: str,
+    episodes: Iterable[tuple[EpisodeBuffer, dict[str, Any]]],
+    *,
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    env_spec: EnvSpec | None = None,
+    reference: ReferenceScores | None = None,
+    **metadata: Any,
+) -> Path:
+    """Write `episodes` as a new dataset in the Minari root and return its folder.
+
+    The dataset is built in a hidden folder of the root and renamed when complete: an error or an interrupt, in
+    `episodes` itself for instance, leaves nothing behind. Episodes are written as they come, one in memory at a time.
+
+    Args:
+        dataset_id: an id that `check_new_id` accepts.
+        episodes: each episode and what to note in its metadata (JSON-able values; may be empty).
+        observation_space, action_space: the dataset's.
+        env_spec: the environment that it is of; only recorded, never made.
+        reference: returns that mean 0 and 100.
+        metadata: passed to `minari.create_dataset_from_buffers`: algorithm_name, description, ...
+
+    Raises:
+        DataError: for an id that is malformed or taken, or an environment that cannot be recorded.
+    """
+    check_new_id(dataset_id)
+    # Minari itself would make the environment, from whatever code it names, to read the spaces; and it stores
+    # reference scores only together with one.
+    recorded: dict[str, Any] = {} if env_spec is None else {"env_spec": json.dumps(spec_to_dict(env_spec))}
+    if reference is not None:
+        recorded |= {"ref_min_score": float(reference.min), "ref_max_score": float(reference.max)}
+    notes: list[dict[str, Any]] = []
+
+    def buffers() -> Iterator[EpisodeBuffer]:
+        for episode, note in episodes:
+            notes.append(note)
+            yield episode
+
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=dataset_root()))
+    try:
+        with _minari_root(staging), warnings.catch_warnings():
+            # Minari warns of every optional field that is left out.
+            warnings.filterwarnings("ignore", category=UserWarning, module="minari")
+            dataset = create_dataset_from_buffers(
+                dataset_id, buffers(), observation_space=observation_space, action_space=action_space, **metadata
+            )
+            dataset.storage.update_episode_metadata(notes)
+            dataset.storage.update_metadata(recorded)
+        return _put_in_place(staging / dataset_id, dataset_id)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(built: Path, dataset_id: str) -> Path:
+    folder = dataset_root() / dataset_id
+    namespace = parse_dataset_id(dataset_id)[0]
+    try:
+        if namespace is not None and namespace not in list_local_namespaces():
+            create_namespace(namespace)
+        os.replace(built, folder)
+    except OSError as error:
+        raise DataError(f"The dataset {dataset_id!r} cannot be put into {folder} ({error.strerror}).") from None
+    return folder
+
+
+@contextmanager
+def _minari_root(root: Path) -> Iterator[None]:
+    """Point Minari at another root for a while; it reads the variable anew at every call."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before

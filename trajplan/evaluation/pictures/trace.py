@@ -1,0 +1,60 @@
+"""What happened in one episode and what was planned in it: the material of its pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trajplan.evaluation.pictures.maze import MazeMap, maze_of
+from trajplan.evaluation.policy import Policy
+from trajplan.evaluation.rollout import Moment
+
+
+@dataclass
+class Trace:
+    """An observer of `trajplan.evaluation.rollout.evaluate` that remembers one episode.
+
+    Attributes:
+        policy: whose plans to remember, if it makes any.
+        episode: the number of the episode.
+        observations: T + 1 arrays (S,) once the episode is over.
+        actions: T arrays (A,).
+        rewards: T numbers.
+        plans: by the step they were made at; one every plan length, so that they do not overlap.
+        maze: the map, when the environment is a maze.
+    """
+
+    policy: Policy
+    episode: int = 0
+    observations: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    plans: dict[int, Any] = field(default_factory=dict)
+    maze: MazeMap | None = None
+    _newest: Any = None
+    _due: int = 0
+
+    def __call__(self, moment: Moment) -> None:
+        """Remember one moment, if it belongs to the episode."""
+        if moment.episode != self.episode:
+            return
+        if moment.step == 0:
+            self.maze = maze_of(moment.env, self.policy.info)
+        else:
+            self.rewards.append(moment.reward)
+        self.observations.append(moment.observation.copy())
+        if moment.action is None:
+            return
+        self.actions.append(moment.action.copy())
+        plan = current_plan(self.policy, moment.slot)
+        if plan is not None and plan is not self._newest and moment.step >= self._due:
+            self.plans[moment.step] = plan
+            self._due = moment.step + plan.observations.shape[1]
+        self._newest = plan
+
+
+def current_plan(policy: Policy, slot: int) -> Any | None:
+    """The plan behind a slot's last action, or None for a policy that makes none."""
+    plans: Mapping[int, Any] = getattr(policy, "last_plans", {})
+    return plans.get(slot)
