@@ -34,12 +34,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", action="store_true", help="film the first episodes; point mazes need no OpenGL")
     parser.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many to film (default: 3)")
     parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
+    _add_open_loop_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     add_config_arguments(parser, BeamSearchConfig, "planner settings instead of the checkpoint's own")
 
 
+def _add_open_loop_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("open loop: held-out episodes of the dataset instead of the environment")
+    group.add_argument(
+        "--open-loop",
+        metavar="STEPS",
+        type=int,
+        nargs="?",
+        const=100,
+        help="predict so far (default: 100) by the recorded actions: open_loop.json, open_loop.png",
+    )
+    group.add_argument("--open-loop-starts", metavar="N", type=int, default=256, help="places (default: 256)")
+    group.add_argument("--dynamics", metavar="DIR", type=Path, help="a baseline whose ensemble to measure beside it")
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns 0, or 130 when interrupted."""
+    if args.open_loop is not None:
+        return _run_open_loop(args)
+    if args.dynamics is not None:
+        raise ConfigError("--dynamics names an ensemble to measure beside the model in --open-loop: give that too.")
     from trajplan.evaluating import EvaluationInterrupted, evaluate
     from trajplan.hub import checkpoint_folder
 
@@ -59,6 +78,40 @@ def run(args: argparse.Namespace) -> int:
         print(f"videos            {videos or 'none: those episodes were finished before'}")
     if evaluation.picture is not None:
         print(f"picture           {evaluation.picture}")
+    return 0
+
+
+def _run_open_loop(args: argparse.Namespace) -> int:
+    import inspect
+
+    from trajplan.evaluating import evaluate
+    from trajplan.evaluation.open_loop import NUMBERS, PICTURE, evaluate_open_loop
+    from trajplan.hub import checkpoint_folder, is_baseline
+
+    defaults = inspect.signature(evaluate).parameters
+    unfit = [name for name in _OPTIONS if getattr(args, name) != defaults[name].default]
+    unfit = [*(name for name in unfit if name not in ("seed", "device")), *given(args, BeamSearchConfig)]
+    if unfit:
+        flags = ", ".join("--" + name.replace("_", "-") for name in unfit)
+        raise ConfigError(f"--open-loop runs no episodes and no planner: leave out {flags}.")
+    folder, output = checkpoint_folder(args.checkpoint), _output_folder(args)
+    if is_baseline(folder):
+        raise ConfigError(f"{args.checkpoint} is a baseline: --open-loop measures a transformer (and --dynamics DIR).")
+    report = evaluate_open_loop(
+        folder,
+        output,
+        horizon=args.open_loop,
+        starts=args.open_loop_starts,
+        dynamics=args.dynamics,
+        seed=args.seed,
+        device=args.device,
+    )
+    ahead = sorted({1, min(10, args.open_loop), args.open_loop})
+    print(f"{'error, in std':<18}" + "".join(f"{f'{step} ahead':>12}" for step in ahead))
+    for name, found in report["errors"].items():
+        values = [found["rms"][step - 1] for step in ahead]
+        print(f"{name:<18}" + "".join(f"{'infinite' if value is None else f'{value:.3f}':>12}" for value in values))
+    print(f"written           {output / NUMBERS}, {output / PICTURE}")
     return 0
 
 
