@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import DataError
 from trajplan.evaluation.pictures.maze import MazeMap, maze_of
 from trajplan.evaluation.policy import Policy
 from trajplan.evaluation.rollout import Moment
@@ -58,3 +60,20 @@ def current_plan(policy: Policy, slot: int) -> Any | None:
     """The plan behind a slot's last action, or None for a policy that makes none."""
     plans: Mapping[int, Any] = getattr(policy, "last_plans", {})
     return plans.get(slot)
+
+
+def most_varying(observations: np.ndarray, count: int) -> list[int]:
+    """The `count` columns of (T, S) that vary most, first the one that varies most of all."""
+    return [int(dim) for dim in np.argsort(-observations.std(axis=0), kind="stable")[:count]]
+
+
+def dimension_name(info: DatasetInfo, dim: int) -> str:
+    """A column of the flat observation by the name of its part.
+
+    Raises:
+        DataError: when there is no such column.
+    """
+    for part in info.observation_layout:
+        if part.columns.start <= dim < part.columns.stop:
+            return f"{part.name}[{dim - part.columns.start}]"
+    raise DataError(f"dataset {info.id} has no observation column {dim}.")
