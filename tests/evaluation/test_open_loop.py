@@ -26,7 +26,8 @@ from trajplan.evaluation.open_loop import (
 from trajplan.models.decoder import CachedDecoder, RecomputingDecoder
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
+from trajplan.planners.settings import save_planner
 from trajplan.runs.tensors import write_tensors
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.training.checkpoint import save_model_folder
@@ -190,7 +191,8 @@ def folders(dataset, parts, tmp_path, monkeypatch):
     dataset.save(dataset.id)
     model, tokenizer = parts
     training = TrainConfig(n_layer=2, n_head=2, n_embd=16, bins=10, window=6, held_out=0.5, seed=SEED)
-    save_model_folder(tmp_path / "tt", model, tokenizer, dataset.info, BeamSearchConfig(horizon=2), training)
+    save_model_folder(tmp_path / "tt", model, tokenizer, dataset.info, training)
+    save_planner(tmp_path / "tt", BeamSearchConfig(horizon=2))
     ensemble = tmp_path / "mopo"
     ensemble.mkdir()
     config = MOPOConfig(model_members=3, model_elites=2, model_layers=1, model_width=8)

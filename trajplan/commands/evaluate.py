@@ -15,7 +15,7 @@ from trajplan.planners.registry import DEFAULT, PLANNERS, planner_named, type_of
 # What `trajplan.evaluate` takes under the same names.
 _OPTIONS = (
     *("episodes", "num_envs", "seed", "env", "max_episode_steps", "reference_min", "reference_max"),
-    *("resume", "video", "video_episodes", "picture", "device"),
+    *("resume", "video", "video_episodes", "picture", "viewer", "device"),
 )
 
 
@@ -36,6 +36,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--video", action="store_true", help="film the first episodes; point mazes need no OpenGL")
     parser.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many to film (default: 3)")
     parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
+    parser.add_argument("--viewer", action="store_true", help="a page to walk through its plans: viewer.html")
     _add_open_loop_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in PLANNERS.items())
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"videos            {videos or 'none: those episodes were finished before'}")
     if evaluation.picture is not None:
         print(f"picture           {evaluation.picture}")
+    if evaluation.viewer is not None:
+        print(f"viewer            {evaluation.viewer}")
     return 0
 
 
@@ -106,7 +109,8 @@ def _run_open_loop(args: argparse.Namespace) -> int:
 
     defaults = inspect.signature(evaluate).parameters
     unfit = [name for name in _OPTIONS if getattr(args, name) != defaults[name].default]
-    unfit = [*(name for name in unfit if name not in ("seed", "device")), *given(args, BeamSearchConfig)]
+    unfit = [*(name for name in unfit if name not in ("seed", "device")), *(["planner"] if args.planner else [])]
+    unfit += given(args, planner_named(args.settings_of).config_class())
     if unfit:
         flags = ", ".join("--" + name.replace("_", "-") for name in unfit)
         raise ConfigError(f"--open-loop runs no episodes and no planner: leave out {flags}.")
@@ -145,7 +149,8 @@ def _planner(args: argparse.Namespace, folder: Path) -> Any:
 
     settings = given(args, planner_named(args.settings_of).config_class())
     if is_baseline(folder):
-        flags = [*(["planner"] if args.planner else []), *settings, *(["picture"] if args.picture else [])]
+        flags = [*(["planner"] if args.planner else []), *settings]
+        flags += [name for name in ("picture", "viewer") if getattr(args, name)]
         if flags:
             names = ", ".join("--" + name.replace("_", "-") for name in flags)
             raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {names}.")

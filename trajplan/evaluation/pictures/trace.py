@@ -50,10 +50,15 @@ class Trace:
             return
         self.actions.append(moment.action.copy())
         plan = current_plan(self.policy, moment.slot)
-        if plan is not None and plan is not self._newest and moment.step >= self._due:
-            self.plans[moment.step] = plan
-            self._due = moment.step + plan.observations.shape[1]
+        if plan is not None and plan is not self._newest:
+            self.keep(plan, moment.step)
         self._newest = plan
+
+    def keep(self, plan: Any, step: int) -> None:
+        """Remember a plan if the last one that was remembered does not reach to this step."""
+        if step >= self._due:
+            self.plans[step] = plan
+            self._due = step + plan.observations.shape[1]
 
 
 def current_plan(policy: Policy, slot: int) -> Any | None:
