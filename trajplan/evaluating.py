@@ -145,7 +145,7 @@ def evaluate(
             if recorder is not None:
                 recorder.close()
     report = file.finish(rollouts)
-    print_warnings(warnings)
+    print_warnings(warnings | (dict.fromkeys(recorder.notes, 1) if recorder else {}))
     drawn = _draw(traces, info, target) if target else {}
     if folder is not None and target is not None and target.resolve() == folder.resolve():
         write_card(folder)

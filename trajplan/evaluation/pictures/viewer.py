@@ -124,15 +124,15 @@ def spread(total: int, count: int) -> np.ndarray:
 
 def _plan(kept: _Kept, values: list[np.ndarray], ranges: list[tuple[float, float]], count: int) -> dict[str, Any]:
     chosen = spread(len(kept.ranks), count)
-    lengths = np.maximum(kept.alive.sum(1), 1)
-    columns = [_levels(column, *bounds) for column, bounds in zip(values, ranges, strict=True)]
+    lengths = np.maximum(kept.alive[chosen].sum(1), 1)
+    columns = [_levels(column[chosen], *bounds) for column, bounds in zip(values, ranges, strict=True)]
     return {
         "kept": kept.total,
         "horizon": kept.alive.shape[1],
         "ranks": kept.ranks[chosen].tolist(),
         "scores": _rounded(kept.scores[chosen]),
         "log_likelihood": _rounded(kept.log_likelihood[chosen]),
-        "paths": [[column[beam][: lengths[beam]] for column in columns] for beam in chosen],
+        "paths": [[beam[:length] for beam in beams] for *beams, length in zip(*columns, lengths, strict=True)],
     }
 
 
@@ -145,6 +145,8 @@ def _range(realised: np.ndarray, planned: list[np.ndarray]) -> tuple[float, floa
 
 def _levels(values: np.ndarray, low: float, high: float) -> list[list[int | None]]:
     scaled = ((values.astype(np.float64) - low) / ((high - low) or 1.0)).clip(0, 1) * _LEVELS
+    if np.isfinite(scaled).all():
+        return scaled.round().astype(int).tolist()
     return [[round(x) if np.isfinite(x) else None for x in row] for row in scaled.tolist()]
 
 
