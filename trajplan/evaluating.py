@@ -18,6 +18,7 @@ from trajplan.evaluation.environments import (
     reference_scores,
 )
 from trajplan.evaluation.pictures.maze import is_point_maze
+from trajplan.evaluation.pictures.plan_picture import save_plan_picture
 from trajplan.evaluation.pictures.rendering import check_rendering
 from trajplan.evaluation.pictures.trace import Trace
 from trajplan.evaluation.pictures.video import VideoRecorder, check_encoder
@@ -220,8 +221,6 @@ def _check_plans(policy: Policy, wants: Mapping[str, bool]) -> None:
 
 def _draw(traces: list[Trace], info: "DatasetInfo", output: Path) -> dict[str, Path]:
     """Write what traces are for; gives the files as `Evaluation` names them."""
-    from trajplan.evaluation.pictures.plan_picture import save_plan_picture
-
     drawn = {}
     for trace in traces:
         if isinstance(trace, ViewerTrace):

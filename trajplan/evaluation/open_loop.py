@@ -24,6 +24,7 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import dataset_ids
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, DataError
+from trajplan.evaluation.pictures.open_loop import save_open_loop_picture
 from trajplan.files import make_folder, read_json, write_json
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.dynamics import DynamicsEnsemble
@@ -110,7 +111,7 @@ def evaluate_open_loop(
     guesses = {name: np.concatenate(parts) for name, parts in predicted.items() if parts}
     guesses["tokenised"] = tokenised(loaded.tokenizer, recorded.truth, on)
     guesses["still"] = np.broadcast_to(recorded.present[:, None], recorded.truth.shape)
-    deviation = np.asarray(dataset.statistics().deviation, np.float64)
+    std = np.asarray(dataset.statistics().deviation, np.float64)
     report = {
         "dataset": dataset.id,
         "episodes": {"all": dataset.num_episodes, "held_out": len(held_out), "used": len(np.unique(recorded.episodes))},
@@ -120,10 +121,8 @@ def evaluate_open_loop(
         "seed": seed,
         "model_sha256": _sha256(folder / "model.safetensors"),
         "ensemble": dynamics and _about(Path(dynamics).expanduser(), dataset, recorded.episodes),
-        "errors": {name: errors(guess, recorded.truth, deviation) for name, guess in guesses.items()},
+        "errors": {name: errors(guess, recorded.truth, std) for name, guess in guesses.items()},
     }
-    from trajplan.evaluation.pictures.open_loop import save_open_loop_picture
-
     make_folder(output)
     write_json(output / NUMBERS, report)
     save_open_loop_picture(report, output / PICTURE)
@@ -271,11 +270,11 @@ def tokenised(tokenizer: Tokenizer, truth: np.ndarray, device: torch.device) -> 
     return tokenizer.decode(tokenizer.encode(torch.from_numpy(truth).to(device), dims), dims).cpu().numpy()
 
 
-def errors(guess: np.ndarray, truth: np.ndarray, deviation: np.ndarray) -> dict[str, list[float | None]]:
+def errors(guess: np.ndarray, truth: np.ndarray, std: np.ndarray) -> dict[str, list[float | None]]:
     """Errors of guesses (B, H, S) by step ahead, in standard deviations (S,), as `evaluate_open_loop` says."""
-    deviation = np.where(deviation > 0, deviation, 1.0)
+    std = np.where(std > 0, std, 1.0)
     # In float64, where the square of every float32 has room.
-    square = (((guess.astype(np.float64) - truth) / deviation) ** 2).mean(-1)
+    square = (((guess.astype(np.float64) - truth) / std) ** 2).mean(-1)
     found = {"rms": np.sqrt(square.mean(0)), "median": np.median(np.sqrt(square), axis=0)}
     return {name: [float(e) if np.isfinite(e) else None for e in curve] for name, curve in found.items()}
 
