@@ -163,11 +163,7 @@ class Recorded:
 def draw(
     dataset: OfflineDataset, episodes: np.ndarray, *, horizon: int, context: int, starts: int, seed: int
 ) -> Recorded:
-    """At most `starts` stretches of some of the episodes, drawn without repetition from all that there are.
-
-    Raises:
-        DataError: when no episode is long enough.
-    """
+    """At most `starts` stretches of some of the episodes, drawn without repetition from all that there are."""
     lengths = dataset.lengths[episodes]
     room = np.maximum(lengths - context - horizon + 1, 0)
     if room.sum() == 0:

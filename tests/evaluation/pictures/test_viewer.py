@@ -193,6 +193,9 @@ def test_keyboard_and_mouse_walk_through_an_episode(pendulum, make_plan, in_brow
     strip += "get('strip').dispatchEvent(new MouseEvent('click', {clientX: b.left + b.width / 2}))"
     assert in_browser(page, strip)[0]["step"] == "20"
     assert in_browser(page, "document.querySelectorAll('#beams tr')[6].click()")[0]["beam"] == "6"
+    down = "key('ArrowDown', {shiftKey: true}); key('ArrowDown', {shiftKey: true}); key('ArrowUp')"
+    assert in_browser(page, KEY + down)[0]["beam"] == "14"
+    assert in_browser(page, KEY + down + "; key('ArrowRight')")[0]["beam"] == "0"
 
 
 @pytest.mark.browser

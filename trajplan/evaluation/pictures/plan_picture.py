@@ -25,11 +25,7 @@ _PREDICTED, _REALISED = "#c2410c", "#1f2937"
 
 
 def save_plan_picture(trace: Trace, info: DatasetInfo, path: Path) -> None:
-    """The picture that suits the environment: `maze_figure` for a maze, else `prediction_figure`.
-
-    Raises:
-        DataError: when the trace holds no plan.
-    """
+    """The picture that suits the environment: `maze_figure` for a maze, else `prediction_figure`."""
     figure = maze_figure(trace) if trace.maze is not None else prediction_figure(trace, info)
     save_figure(figure, path)
 
@@ -47,9 +43,6 @@ def maze_figure(trace: Trace, panels: int = 4) -> Figure:
     Walls, start and goal, the way walked so far, and the plan's best beam, bold. Around it, thin and coloured by their
     scores: the paths that the model imagines from there (`imagined_paths`), or the plan's other beams where the policy
     has no such model.
-
-    Raises:
-        DataError: when the trace holds no plan.
     """
     assert trace.maze is not None
     steps = _plan_steps(trace)
@@ -119,9 +112,6 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
         trace: one episode.
         info: names the dimensions.
         dimensions: columns of the observation to show; by default those that vary most, at most 12 in all.
-
-    Raises:
-        DataError: when the trace holds no plan, or a dimension does not exist.
     """
     steps = _plan_steps(trace)
     horizon = trace.plans[steps[0]].observations.shape[1]

@@ -73,11 +73,7 @@ def most_varying(observations: np.ndarray, count: int) -> list[int]:
 
 
 def dimension_name(info: DatasetInfo, dim: int) -> str:
-    """A column of the flat observation by the name of its part.
-
-    Raises:
-        DataError: when there is no such column.
-    """
+    """A column of the flat observation by the name of its part."""
     for part in info.observation_layout:
         if part.columns.start <= dim < part.columns.stop:
             return f"{part.name}[{dim - part.columns.start}]"

@@ -127,11 +127,7 @@ def captioned(frame: np.ndarray, words: str) -> np.ndarray:
 
 
 def check_encoder() -> None:
-    """Look for what writes an mp4.
-
-    Raises:
-        ConfigError: if it is not there, with what to install.
-    """
+    """Look for what writes an mp4."""
     try:
         import imageio_ffmpeg
 

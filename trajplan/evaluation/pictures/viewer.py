@@ -42,12 +42,7 @@ class ViewerTrace(Trace):
 
 
 def save_viewer(trace: ViewerTrace, info: DatasetInfo, path: Path) -> None:
-    """Write the page of an episode, under 10 MB.
-
-    Raises:
-        CheckpointError: when it cannot be written.
-        DataError: when the episode holds no plan, or is too long for a page.
-    """
+    """Write the page of an episode, under 10 MB."""
     page = viewer_page(trace, info)
     with writing(path):
         path.write_text(page, encoding="utf-8")
