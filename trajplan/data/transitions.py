@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trajplan.data.dataset import OfflineDataset
-from trajplan.errors import DataError
+from trajplan.data.episodes import Episodes
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Transitions:
 
     def __init__(
         self,
-        dataset: OfflineDataset,
+        dataset: Episodes,
         *,
         episodes: np.ndarray | None = None,
         device: Any = "cpu",
@@ -51,7 +50,7 @@ class Transitions:
         self._device = torch.device(device)
         self._rows: torch.Tensor | None = None
         if episodes is not None:
-            chosen = check_episodes(dataset, episodes)
+            chosen = dataset.chosen(episodes)
             lengths = dataset.lengths[chosen]
             before = np.cumsum(lengths) - lengths
             rows = np.repeat(dataset.offsets[chosen] - before, lengths) + np.arange(lengths.sum())
@@ -103,14 +102,11 @@ class Transitions:
         )
 
 
-def discounted(dataset: OfflineDataset, discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def discounted(dataset: Episodes, discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `Batch` tells of the rest of an episode, for a whole dataset.
 
     Returns:
         Returns (N,) float32, weights of the last observations (N,) float32, and their rows in the store (E,) int64.
-
-    Raises:
-        ConfigError: for a discount out of range.
     """
     returns = dataset.rewards + discount * dataset.returns_to_go(discount, None)
     left = np.repeat(dataset.offsets[1:], dataset.lengths) - np.arange(dataset.num_transitions)
@@ -132,22 +128,3 @@ def sliding(table: torch.Tensor, length: int) -> torch.Tensor:
     """
     width = table[0].numel()
     return table.as_strided((len(table) - length + 1, length * width), (width, 1))
-
-
-def check_episodes(dataset: OfflineDataset, episodes: np.ndarray | None) -> np.ndarray:
-    """Chosen episode numbers as int64, all of them for None.
-
-    Raises:
-        DataError: for none at all, or one that the dataset does not have.
-    """
-    if episodes is None:
-        return np.arange(dataset.num_episodes)
-    chosen = np.asarray(episodes, dtype=np.int64).reshape(-1)
-    if len(chosen) == 0:
-        raise DataError(f"dataset {dataset.id!r}: no episodes were chosen.")
-    if chosen.min() < 0 or chosen.max() >= dataset.num_episodes:
-        raise DataError(
-            f"dataset {dataset.id!r} has episodes 0 to {dataset.num_episodes - 1}; "
-            f"{int(chosen.min() if chosen.min() < 0 else chosen.max())} is not one of them."
-        )
-    return chosen

@@ -1,7 +1,7 @@
 """One recorded episode checked and brought into the form that everything else relies on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,9 @@ def check_episode(raw: Any, info: DatasetInfo, index: int) -> Episode:
         info: the dataset's spaces and name.
         index: the episode's number, for messages.
 
-    Raises:
-        DataError: naming dataset, episode and field, for a missing field, an empty episode, lengths that disagree,
-            shapes or types that do not fit the spaces, values that are not finite as float32, Discrete actions out of
-            range, and an end (a flag) before the last step.
+    Refused, naming dataset, episode and field, are a missing field, an empty episode, lengths that disagree, shapes or
+    types that do not fit the spaces, values that are not finite as float32, Discrete actions out of range, and an end
+    (a flag) before the last step.
     """
     where = f"dataset {info.id!r}, episode {index}"
     fields = {name: _field(raw, name, where) for name in FIELDS}
@@ -52,6 +51,18 @@ def check_episode(raw: Any, info: DatasetInfo, index: int) -> Episode:
     for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
         _check_finite(array, name, info, where)
     return Episode(observations, actions, rewards, **flags)
+
+
+def stack_episodes(episodes: Sequence[Episode], info: DatasetInfo) -> tuple[dict[str, np.ndarray], DatasetInfo]:
+    """Checked episodes as the arrays of an `OfflineDataset`, and its description with the sizes filled in."""
+    arrays = {name: np.concatenate([getattr(episode, name) for episode in episodes]) for name in FIELDS}
+    arrays["offsets"] = np.cumsum([0, *(len(episode.rewards) for episode in episodes)], dtype=np.int64)
+    return arrays, replace(
+        info,
+        num_transitions=len(arrays["rewards"]),
+        num_episodes=len(episodes),
+        mean_return=float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in episodes])),
+    )
 
 
 def _field(raw: Any, name: str, where: str) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trajplan.data.dataset import OfflineDataset
-from trajplan.data.transitions import as_tensor, check_episodes, sliding
+from trajplan.data.episodes import Episodes
+from trajplan.data.transitions import as_tensor, sliding
 from trajplan.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ class Windows:
 
     def __init__(
         self,
-        dataset: OfflineDataset,
+        dataset: Episodes,
         length: int,
         *,
         stride: int = 1,
@@ -48,7 +48,7 @@ class Windows:
         self.length = length
         self._dataset = dataset
         self._device = torch.device(device)
-        chosen = check_episodes(dataset, episodes)
+        chosen = dataset.chosen(episodes)
         counts = -(-dataset.lengths[chosen] // stride)
         before = np.cumsum(counts) - counts
         starts = np.repeat(dataset.offsets[chosen] - before * stride, counts) + np.arange(counts.sum()) * stride

@@ -15,11 +15,11 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from tqdm import tqdm
 
-from trajplan.data.collection.minari_write import check_new_id, write_minari
 from trajplan.data.collection.noise import action_noise
 from trajplan.data.collection.repeat import ActionRepeat
 from trajplan.data.collection.waypoint import WaypointController
 from trajplan.data.environment import find_environment, make_environment
+from trajplan.data.minari_files import check_new_id, write_minari
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.spaces import check_action_space, observation_layout
 from trajplan.errors import ConfigError, DataError
@@ -112,12 +112,7 @@ def make_collection_environment(
     env_kwargs: Mapping[str, Any] | None = None,
     action_repeat: int = 1,
 ) -> gym.Env:
-    """The environment to collect in.
-
-    Raises:
-        DataError: when it cannot be made, has no time limit, or has spaces that a dataset cannot hold.
-        ConfigError: when an action is to be held, or an episode to last, for less than one step.
-    """
+    """The environment to collect in."""
     if action_repeat < 1:
         raise ConfigError(
             f"An action lasts at least 1 step of the environment; got an action repeat of {action_repeat}."
@@ -136,11 +131,7 @@ def make_collection_environment(
 
 
 def make_policy(policy: str | Policy, env: gym.Env) -> Policy:
-    """A policy by name for `env`: `random`, `waypoint`, `module:function`; a callable is returned as it is.
-
-    Raises:
-        ConfigError: for a name that leads nowhere, or `waypoint` outside PointMaze.
-    """
+    """A policy by name for `env`: `random`, `waypoint`, `module:function`; a callable is returned as it is."""
     if not isinstance(policy, str):
         return policy
     if policy == "random":
@@ -149,7 +140,7 @@ def make_policy(policy: str | Policy, env: gym.Env) -> Policy:
         return WaypointController(env)
     module_name, colon, function_name = policy.partition(":")
     if not (module_name and colon and function_name):
-        raise ConfigError(f"There is no policy {policy!r}; it is random, waypoint or module:function.")
+        raise ConfigError(f"Unknown policy {policy!r}; it is random, waypoint or module:function.")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # the installed command does not look in the working folder by itself
     try:
@@ -178,9 +169,6 @@ def run_episode(
     Returns:
         T+1 observations in the environment's own form (Dict: a dict of arrays), T actions (clipped to the space, noise
         included), rewards, terminations and truncations.
-
-    Raises:
-        DataError: when the policy raises or returns an action that does not fit; the sentence names seed and step.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # apart from the environment's stream
     observation, _ = env.reset(seed=seed)

@@ -1,11 +1,10 @@
-"""D4RL's HDF5 files as Minari datasets.
+"""D4RL's HDF5 files.
 
 A file holds one flat row a step: observations, actions, rewards, terminals, most often timeouts, and in some versions
 next_observations. Rows are cut into episodes after every terminal and every timeout, and the two stay apart: a row
 with both keeps both.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,22 @@ from typing import Any
 import h5py
 import numpy as np
 from gymnasium import spaces
-from minari.data_collector import EpisodeBuffer
 
-from trajplan.data.collection.minari_write import check_new_id, write_minari
 from trajplan.data.environment import find_environment, make_environment
-from trajplan.data.info import DatasetInfo
+from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.jumps import FACTOR, find_jumps
 from trajplan.data.scores import ReferenceScores, reference_for_d4rl, reference_for_environment
-from trajplan.data.validate import check_episode
+from trajplan.data.validate import Episode, check_episode, stack_episodes
 from trajplan.errors import DataError
 
 
 @dataclass
 class ImportReport:
-    """What an import did; `notes` are sentences about what the file could not say."""
+    """What had to be made up; `notes` are sentences about what the file could not say."""
 
-    episodes: int = 0
-    transitions: int = 0
-    terminals: int = 0
-    timeouts: int = 0
-    both: int = 0
     dropped: int = 0
     repeated: int = 0
     jumps: int = 0
-    reference: ReferenceScores | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -51,16 +42,15 @@ class _Columns:
     timeouts: np.ndarray
 
 
-def import_d4rl(
+def read_d4rl(
     path: str | Path,
-    id: str,
     *,
     env: str | None = None,
     reference: ReferenceScores | None = None,
     time_limit: int | None = None,
     cut_jumps: bool = False,
-) -> ImportReport:
-    """Write the Minari dataset `id` from a D4RL HDF5 file.
+) -> tuple[dict[str, np.ndarray], DatasetInfo, ImportReport]:
+    """The arrays of an `OfflineDataset`, its description, and a report on how they came about.
 
     The observation after an episode's last action is taken from next_observations. Files without them do not have it:
     there the last transition of an episode cut by a timeout (or by the file's end) is dropped, and its predecessor
@@ -70,17 +60,12 @@ def import_d4rl(
 
     Args:
         path: the file.
-        id: the new Minari id.
         env: Gymnasium id of the environment to evaluate in; its spaces must fit the data.
         reference: returns that mean 0 and 100; default: D4RL's constants by the file's name, else by `env`.
         time_limit: for files without timeouts: the steps after which an episode without a terminal was cut.
         cut_jumps: end an episode at each jump, as at a timeout.
-
-    Raises:
-        DataError: for a file that cannot be read or used, or an id that is malformed or taken.
     """
     path = Path(path)
-    check_new_id(id)
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
@@ -90,48 +75,35 @@ def import_d4rl(
         raise DataError(f"The file {path} is not an HDF5 file, or damaged ({_line(error)}).") from None
     with file:
         try:
-            return _import(file, path, id, env, reference, time_limit, cut_jumps)
+            columns = _columns(file, path, time_limit)
+            info = _describe(columns, path, env, reference)
+            report = ImportReport()
+            _note(file, columns, report)
+            if columns.next_observations is None:
+                _look_for_jumps(columns, report, cut_jumps)
+            return *stack_episodes(_episodes(columns, info, report), info), report
         except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"The file {path} cannot be imported ({_line(error)}): it is damaged, or the disk is full."
-            ) from None
+            raise DataError(f"The file {path} cannot be read ({_line(error)}): it is damaged.") from None
 
 
-def _import(
-    file: h5py.File,
-    path: Path,
-    id: str,
-    env: str | None,
-    reference: ReferenceScores | None,
-    time_limit: int | None,
-    cut_jumps: bool,
-) -> ImportReport:
-    columns = _columns(file, path, time_limit)
-    spec = find_environment(env) if env else None
-    report = ImportReport(
-        reference=reference or reference_for_d4rl(path.stem) or (reference_for_environment(spec.id) if spec else None)
-    )
-    if spec is None:
-        space = {name: _box(getattr(columns, name)) for name in ("observations", "actions")}
-        info = DatasetInfo(id=path.name, observation_space=space["observations"], action_space=space["actions"])
-    else:
-        made = make_environment(spec)
-        info = DatasetInfo(id=path.name, observation_space=made.observation_space, action_space=made.action_space)
-        made.close()
-        _check_fit(info, columns, spec.id)
-    _note(file, columns, report)
-    if columns.next_observations is None:
-        _look_for_jumps(columns, report, cut_jumps)
-    write_minari(
-        id,
-        _buffers(columns, info, report),
-        observation_space=info.observation_space,
-        action_space=info.action_space,
+def _describe(columns: _Columns, path: Path, env: str | None, reference: ReferenceScores | None) -> DatasetInfo:
+    reference = reference or reference_for_d4rl(path.stem)
+    if env is None:
+        observed, acted = _box(columns.observations), _box(columns.actions)
+        return DatasetInfo(path.name, observed, acted, reference=reference, versions=package_versions())
+    spec = find_environment(env)
+    made = make_environment(spec)
+    made.close()
+    info = DatasetInfo(
+        path.name,
+        made.observation_space,
+        made.action_space,
         env_spec=spec,
-        reference=report.reference,
-        description=f"Imported from D4RL's {path.name}. " + " ".join(report.notes),
+        reference=reference or reference_for_environment(spec.id),
+        versions=package_versions(),
     )
-    return report
+    _check_fit(info, columns, spec.id)
+    return info
 
 
 def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
@@ -232,36 +204,28 @@ def _look_for_jumps(columns: _Columns, report: ImportReport, cut: bool) -> None:
         )
 
 
-def _buffers(
-    columns: _Columns, info: DatasetInfo, report: ImportReport
-) -> Iterator[tuple[EpisodeBuffer, dict[str, Any]]]:
+def _episodes(columns: _Columns, info: DatasetInfo, report: ImportReport) -> list[Episode]:
     ends = np.flatnonzero(columns.terminals | columns.timeouts) + 1
     if len(ends) == 0 or ends[-1] != len(columns.terminals):
         ends = np.append(ends, len(columns.terminals))
+    episodes: list[Episode] = []
     for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
-        buffer = _buffer(columns, int(begin), int(end), report)
-        if buffer is None:
-            continue
-        check_episode(buffer, info, report.episodes)
-        report.episodes += 1
-        report.transitions += len(buffer.rewards)
-        ended, cut = bool(buffer.terminations[-1]), bool(buffer.truncations[-1])
-        report.both += ended and cut
-        report.terminals += ended and not cut
-        report.timeouts += cut and not ended
-        yield buffer, {}
-    if report.episodes == 0:
+        raw = _episode(columns, int(begin), int(end), report)
+        if raw is not None:
+            episodes.append(check_episode(raw, info, len(episodes)))
+    if not episodes:
         raise DataError(f"{columns.name} holds no episode of more than one step.")
+    return episodes
 
 
-def _buffer(columns: _Columns, begin: int, end: int, report: ImportReport) -> EpisodeBuffer | None:
+def _episode(columns: _Columns, begin: int, end: int, report: ImportReport) -> dict[str, np.ndarray] | None:
     observations = columns.observations[begin:end]
-    timeout = columns.timeouts[end - 1]
+    ended, cut = columns.terminals[end - 1], columns.timeouts[end - 1]
     if columns.next_observations is not None:
         following = columns.next_observations[begin:end]
         _check_continuous(columns.name, observations, following, begin)
         observations = np.concatenate([observations, following[-1:]])
-    elif columns.terminals[end - 1]:
+    elif ended:
         observations = np.concatenate([observations, observations[-1:]])
         report.repeated += 1
     else:
@@ -269,15 +233,14 @@ def _buffer(columns: _Columns, begin: int, end: int, report: ImportReport) -> Ep
         report.dropped += 1
     if end == begin:
         return None
-    terminations, truncations = np.zeros((2, end - begin), np.bool_)
-    terminations[-1], truncations[-1] = columns.terminals[end - 1], timeout
-    return EpisodeBuffer(
-        observations=observations,
-        actions=columns.actions[begin:end],
-        rewards=columns.rewards[begin:end].reshape(end - begin),
-        terminations=terminations,
-        truncations=truncations,
-    )
+    last = np.arange(begin, end) == end - 1
+    return {
+        "observations": observations,
+        "actions": columns.actions[begin:end],
+        "rewards": columns.rewards[begin:end].reshape(end - begin),
+        "terminations": last & ended,
+        "truncations": last & cut,
+    }
 
 
 def _check_continuous(name: str, observations: np.ndarray, following: np.ndarray, begin: int) -> None:

@@ -20,8 +20,7 @@ _OF_ENVIRONMENT = ("id", "kwargs", "max_episode_steps", "additional_wrappers")
 def describe_together(infos: Sequence[DatasetInfo]) -> DatasetInfo:
     """The description of several datasets as one, their sizes still left out; that of a single one is its own.
 
-    Raises:
-        DataError: when one is named twice, or their spaces, environments or reference scores differ, naming how.
+    Refused is one that is named twice, and whose spaces, environments or reference scores differ, naming how.
     """
     if not infos:
         raise DataError("Name one dataset at least.")
