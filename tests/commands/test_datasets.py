@@ -71,8 +71,8 @@ def test_list_of_nothing_says_where_it_looked(root, capsys):
 def test_show(dataset, capsys, root):
     assert main(["datasets", "show", dataset, "--picture", str(root / "page.png")]) == 0
     out = capsys.readouterr().out
-    assert "return         mean 1.5, std 1.118, min 0, max 3" in out
-    assert "in a terminal 4, a timeout 0" in out
+    assert "return        1.5 ± 1.118, from 0 to 3" in out
+    assert "4 in a terminal\n" in out
     assert "page.png" in out
     assert (root / "page.png").read_bytes().startswith(b"\x89PNG")
 

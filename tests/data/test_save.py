@@ -140,7 +140,7 @@ def test_refused_in_a_sentence_and_leaving_nothing(data_root, make_episode, monk
     before = sorted(data_root[0].rglob("*"))
     refused = [
         (held, "mine/pendulum-v0", "exists already"),
-        (held, "pendulum", "is no Minari id"),
+        (held, "pendulum", "is not a Minari id"),
         (
             replace(held, info=replace(held.info, env_spec=replace(held.info.env_spec, entry_point=lambda: None))),
             "mine/other-v0",

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from trajplan.data.columns import mean_and_std, row_blocks
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.scores import ReferenceScores
-from trajplan.data.summary import describe_summary, observation_names, summarize
+from trajplan.data.summary import describe_in_full, observation_names, summarize
 
 
 @pytest.fixture
@@ -39,14 +39,16 @@ def test_numbers(dataset):
 
 
 def test_text_names_what_is_asked_for(dataset):
-    text = describe_summary(summarize(dataset))
+    text = describe_in_full(dataset, summarize(dataset))
     for part in (
         "toy/data-v0",
-        "episodes       4",
-        "transitions    21",
-        "normalised",
-        "a timeout 1",
-        "both 1",
+        "episodes      4",
+        "21 transitions",
+        "score",
+        "1 in a time limit",
+        "1 in both",
+        "7 per transition",
+        "are 0",
         "action 1",
     ):
         assert part in text
@@ -55,9 +57,10 @@ def test_text_names_what_is_asked_for(dataset):
 
 
 def test_without_reference_scores_there_are_raw_returns_only(episodes):
-    summary = summarize(OfflineDataset.from_episodes(episodes))
+    dataset = OfflineDataset.from_episodes(episodes)
+    summary = summarize(dataset)
     assert summary["normalized"] is None
-    assert "only raw returns" in describe_summary(summary)
+    assert "only raw returns" in describe_in_full(dataset, summary)
 
 
 def test_dimensions_of_dict_observations_are_named_by_key():

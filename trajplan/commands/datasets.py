@@ -10,7 +10,7 @@ from trajplan.commands.collect import add_collect_arguments, run_collect
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands of `trajplan datasets`."""
     parser.epilog = (
-        "Datasets live in MINARI_DATASETS_PATH (default ~/.minari/datasets); the form that training reads is kept in "
+        "Datasets are kept in MINARI_DATASETS_PATH (default ~/.minari/datasets); the form that training reads is in "
         "TRAJPLAN_CACHE (default ~/.cache/trajplan), which may be deleted at any time."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     summary = "show what a dataset holds, in numbers and as a picture"
     show = actions.add_parser("show", help=summary, description=_sentence(summary))
-    show.add_argument("id", metavar="ID", help="Minari id, e.g. mujoco/hopper/medium-v0; downloaded when not here")
+    show.add_argument(
+        "id", metavar="ID", help="Minari id, e.g. mujoco/hopper/medium-v0; downloaded if not on this machine"
+    )
     show.add_argument("--picture", metavar="FILE", help="also draw a one-page picture to FILE (.png, .pdf or .svg)")
     show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(action_run=_show)
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_collect_arguments(collect)
     collect.set_defaults(action_run=run_collect)
 
-    summary = "turn one of D4RL's HDF5 files into a Minari dataset"
+    summary = "import a D4RL HDF5 file as a Minari dataset"
     importing = actions.add_parser("import", help=summary, description=_sentence(summary))
     importing.add_argument("file", metavar="FILE", help="HDF5 file with observations, actions, rewards, terminals")
     importing.add_argument("--id", required=True, metavar="ID", help="new Minari id, e.g. d4rl/hopper/medium-v2")
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         type=int,
         metavar="N",
-        help="for files without timeouts: the steps after which an episode without a terminal was cut",
+        help="for files without timeouts: the number of steps after which episodes were cut",
     )
     importing.add_argument(
         "--cut-jumps",
@@ -89,7 +91,7 @@ def _list(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace) -> None:
     from trajplan.data.dataset import OfflineDataset
-    from trajplan.data.summary import describe_summary, summarize
+    from trajplan.data.summary import describe_in_full, summarize
 
     if args.picture:
         from trajplan.data.picture import check_picture_path, save_picture
@@ -99,7 +101,7 @@ def _show(args: argparse.Namespace) -> None:
     summary = summarize(dataset)
     if args.picture:
         save_picture(dataset, args.picture)
-    print(json.dumps(summary, indent=2) if args.json else describe_summary(summary))
+    print(json.dumps(summary, indent=2) if args.json else describe_in_full(dataset, summary))
     if args.picture and not args.json:
         print(f"\n  picture in {args.picture}")
 

@@ -1,7 +1,7 @@
-"""Flat files of a dataset on disk: written episode by episode, renamed into place whole, opened as memory maps.
+"""Flat files of a dataset on disk: written episode by episode, renamed into place when whole, opened as memory maps.
 
-A cache entry is a folder named by the content of its source. It holds one raw little-endian file an array and
-`cache.json` with their shapes, so that opening it reads nothing else, and a file cut short is noticed.
+A cache entry is a folder named by the content of its source. It holds one raw little-endian file per array and
+`cache.json` with their shapes, so that opening it reads nothing else and a truncated file is noticed.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Statistics of the columns of large, perhaps memory-mapped arrays, a block of rows at a time."""
+"""Column statistics of large, possibly memory-mapped arrays, one block of rows at a time."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""OfflineDataset: what users open, save and train on. `Episodes` says how its arrays are laid out."""
+"""OfflineDataset: what users open, save and train on; `Episodes` documents its arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ from trajplan.errors import ConfigError, DataError
 
 @dataclass(frozen=True, repr=False)
 class OfflineDataset(Episodes):
-    """N transitions in E episodes (`Episodes` names the arrays), how to get them, and what methods train on."""
+    """N transitions in E episodes (see `Episodes` for the arrays): opened, saved, split and viewed for training."""
 
     @classmethod
     def from_minari(cls, id: str | Sequence[str], *, cache_dir: str | Path | None = None) -> "OfflineDataset":
         """Open a Minari dataset, downloading it first when it is not on this machine; or several of them as one.
 
         The first call converts it into a cache of flat files, under a key of the source's content; later calls map
-        those files and are done in a moment. Several are one entry of the cache, with the episodes of the first in
-        front, so they take no more memory than one; `info.sources` tells which episodes are whose, and `split` holds
-        out its share of each.
+        those files at once. Several are one entry of the cache, with the episodes of the first in
+        front, so they take no more memory than one; `info.sources` tells them apart, and `split` holds out a share of
+        each.
 
         Args:
             id: such as `mujoco/hopper/medium-v0`; or several, of equal spaces and one environment.
@@ -84,10 +84,10 @@ class OfflineDataset(Episodes):
         return cls(id=info.id, info=info, **arrays)
 
     def save(self, id: str, *, description: str | None = None) -> Path:
-        """Write a Minari dataset, which the command line knows from then on: `trajplan train --dataset ID`.
+        """Write a Minari dataset, to be used as in `trajplan train --dataset ID`.
 
-        Everything that is held here is written, so that `from_minari(id)` gives the same arrays, spaces, environment
-        and reference scores. It is there whole or, after an error or an interrupt, not at all.
+        `from_minari(id)` then gives the same arrays, spaces, environment and reference scores. An error or an interrupt
+        leaves nothing behind.
 
         Args:
             id: a new Minari id, such as `mine/pendulum-v0`.
@@ -149,13 +149,13 @@ class OfflineDataset(Episodes):
     def split(self, held_out: float, seed: int, episodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out episodes: two disjoint sorted index arrays, int64, with at least one episode each.
 
-        Of a dataset made of several, each is divided for itself, so that both sides have their share of it; one with a
-        single episode gives that to training.
+        A dataset made of several is split source by source, so that both sides have a share of each; a source with a
+        single episode is used for training.
 
         Args:
             held_out: the fraction of episodes to hold out, between 0 and 1, rounded to whole episodes.
             seed: decides which.
-            episodes: those to divide; None: all.
+            episodes: those to split; None: all.
 
         Raises:
             ConfigError: for a fraction out of range.
@@ -165,7 +165,7 @@ class OfflineDataset(Episodes):
             raise ConfigError(f"The held-out fraction must be between 0 and 1, not {held_out}.")
         episodes = np.arange(self.num_episodes) if episodes is None else episodes
         if len(episodes) < 2:
-            raise DataError(f"dataset {self.id!r}: one episode cannot be divided; holding some out needs at least two.")
+            raise DataError(f"dataset {self.id!r}: one episode cannot be split; holding some out needs at least two.")
         ends = np.cumsum([source.num_episodes for source in self.info.sources[:-1]], dtype=np.int64)
         whose = np.searchsorted(ends, episodes, side="right")
         parts = [episodes[whose == source] for source in range(len(ends) + 1)]

@@ -1,4 +1,4 @@
-"""The Gymnasium specification of a dataset's environment: saved as JSON, and made again without trusting the file."""
+"""A dataset's environment: its Gymnasium specification as JSON, and making it without trusting the file."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What is known of a dataset besides its arrays: this travels with a checkpoint as `dataset.json`."""
+"""What is known about a dataset besides its arrays; a checkpoint keeps it as `dataset.json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -148,7 +148,7 @@ class DatasetInfo:
             DataError: when the dataset names no environment, or it is not installed here.
         """
         if self.env_spec is None:
-            raise DataError(f"{self._owner} does not say which environment it comes from: name one.")
+            raise DataError(f"{self._owner} does not record its environment: name one.")
         return make_environment(self.env_spec, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class DatasetInfo:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DatasetInfo":
-        """The inverse of `to_dict`; keys that it does not know (a checkpoint's discount) are left alone.
+        """The inverse of `to_dict`; keys that it does not know (a checkpoint's discount) are ignored.
 
         Raises:
             DataError: when a value is missing or malformed.
@@ -191,7 +191,7 @@ class DatasetInfo:
                 num_episodes=int(values["num_episodes"]),
                 mean_return=float(values["mean_return"]),
                 versions=dict(values["versions"]),
-                # Not there in what was written before there were any.
+                # Missing from files written before datasets could be joined.
                 sources=tuple(Source(**source) for source in values.get("sources", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
@@ -199,7 +199,7 @@ class DatasetInfo:
 
 
 def dataset_ids(values: Mapping[str, Any]) -> list[str]:
-    """The ids of the datasets that a `dataset.json` tells of, as `OfflineDataset.from_minari` takes them."""
+    """The ids of the datasets in a `dataset.json`, as `OfflineDataset.from_minari` takes them."""
     return [source["id"] for source in values.get("sources", ())] or [values["id"]]
 
 

@@ -43,9 +43,9 @@ def check_new_id(dataset_id: str) -> None:
     try:
         namespace = parse_dataset_id(dataset_id)[0]
     except (ValueError, TypeError) as error:  # TypeError: an id without a version
-        raise DataError(f"{dataset_id!r} is no Minari id; write it like pointmaze/umaze-mixed-v0.") from error
+        raise DataError(f"{dataset_id!r} is not a Minari id; write it like pointmaze/umaze-mixed-v0.") from error
     if namespace is not None and any(len(part) < 2 for part in namespace.split("/")):
-        raise DataError(f"{dataset_id!r} is no Minari id: each part before the last needs two letters or more.")
+        raise DataError(f"{dataset_id!r} is not a Minari id: each part before the last needs two letters or more.")
     folder = dataset_root() / dataset_id
     if folder.exists():
         raise DataError(f"The dataset {dataset_id!r} exists already ({folder}); choose another id or delete it first.")
@@ -70,7 +70,7 @@ def write_minari(
         dataset_id: an id that `check_new_id` accepts.
         episodes: each episode and what to note in its metadata (JSON-able values; may be empty).
         observation_space, action_space: the dataset's.
-        env_spec: the environment that it is of; only recorded, never made.
+        env_spec: the environment that the data come from; only recorded, never made.
         reference: returns that mean 0 and 100.
         metadata: passed to `minari.create_dataset_from_buffers`: algorithm_name, description, ...
     """
@@ -90,7 +90,7 @@ def write_minari(
     staging = Path(tempfile.mkdtemp(prefix=".building-", dir=dataset_root()))
     try:
         with _minari_root(staging), warnings.catch_warnings():
-            # Minari warns of every optional field that is left out.
+            # Minari warns about every optional field that is left out.
             warnings.filterwarnings("ignore", category=UserWarning, module="minari")
             dataset = create_dataset_from_buffers(
                 dataset_id, buffers(), observation_space=observation_space, action_space=action_space, **metadata
@@ -113,9 +113,9 @@ def save_minari(dataset: Episodes, dataset_id: str, description: str | None) -> 
             action_space=info.action_space,
             env_spec=info.env_spec,
             reference=info.reference,
-            description=description or f"The dataset {dataset.id} as trajplan held it.",
+            description=description or f"Saved by trajplan from the dataset {dataset.id}.",
         )
-    # h5py has either of them for a full disk.
+    # h5py raises either of them for a full disk.
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"The dataset {dataset_id!r} cannot be written ({str(error).strip().splitlines()[0]}); free some space or "

@@ -54,7 +54,7 @@ def summarize(dataset: Episodes) -> dict[str, Any]:
 
 def describe(dataset: Episodes) -> str:
     """What `print(dataset)` shows, in a few lines; of the arrays only rewards and flags are read."""
-    info, lengths, returns = dataset.info, dataset.lengths, dataset.returns
+    info, lengths = dataset.info, dataset.lengths
     reference = info.reference
     shortest, longest = int(lengths.min()), int(lengths.max())
     steps = f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
@@ -72,12 +72,35 @@ def describe(dataset: Episodes) -> str:
         f"  episodes end  {', '.join(ends)}",
         f"  observations  {_observations(info)}",
         f"  actions       {_actions(info)}",
-        f"  return        {returns.mean():.6g} ± {returns.std():.4g}, from {returns.min():.6g} to {returns.max():.6g}",
+        f"  return        {_line(_spread(dataset.returns))}",
     ]
     if reference is not None:
-        score, std = reference.normalize(returns.mean()), reference.normalize_std(returns.std())
+        score, std = reference.normalize(dataset.returns.mean()), reference.normalize_std(dataset.returns.std())
         scale = f"0 is {reference.min:g} and 100 is {reference.max:g}, from {reference.source}"
         lines.append(f"  score         {score:.1f} ± {std:.1f}, where {scale}")
+    return "\n".join(lines)
+
+
+def describe_in_full(dataset: Episodes, summary: dict[str, Any]) -> str:
+    """What `datasets show` prints: `describe`, and what `summarize` found by reading every array."""
+    reward = summary["reward"]
+    lines = [describe(dataset)]
+    if summary["normalized"] is None:
+        lines.append("  score         no reference scores are known; only raw returns can be reported")
+    lines += [
+        f"  reward        {_line(reward)}; {100 * reward['zero_fraction']:.1f} % are 0",
+        f"  length        {_line(summary['length'])}",
+        f"  tokens        {summary['tokens_per_transition']} per transition",
+    ]
+    if summary["actions_out_of_bounds"]:
+        lines.append(f"  out of bounds {summary['actions_out_of_bounds']:,} action values lie outside the action space")
+    rows = [("observation", row) for row in summary["observations"]] + [("action", row) for row in summary["actions"]]
+    width = max(len(f"{kind} {row['name']}") for kind, row in rows)
+    lines += ["", f"  {'dimension':<{width}}  {'min':>11} {'mean':>11} {'max':>11} {'std':>11}"]
+    for kind, row in rows:
+        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "deviation"))
+        lines.append(f"  {kind + ' ' + row['name']:<{width}}  {numbers}")
+    lines += ["", "  read with " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items())]
     return "\n".join(lines)
 
 
@@ -103,42 +126,6 @@ def _actions(info: DatasetInfo) -> str:
 
 def _counted(count: int, name: str) -> str:
     return f"{count:,} {name}" + ("" if count == 1 else "s")
-
-
-def describe_summary(summary: dict[str, Any]) -> str:
-    """The summary as the text that `datasets show` prints."""
-    normalized, reference, ends = summary["normalized"], summary["reference"], summary["episodes_ending_in"]
-    kind = f"{summary['num_actions']} discrete" if summary["num_actions"] else f"{summary['action_dim']} continuous"
-    lines = [
-        f"{summary['id']}",
-        f"  environment    {summary['environment'] or 'not recorded'}",
-        f"  episodes       {summary['num_episodes']:,}",
-        f"  transitions    {summary['num_transitions']:,}",
-        f"  observations   {summary['observation_dim']} dimensions",
-        f"  actions        {kind}" + (" dimensions" if not summary["num_actions"] else " actions"),
-        f"  tokens         {summary['tokens_per_transition']} a transition",
-        f"  length         {_line(summary['length'])}",
-        f"  return         {_line(summary['return'])}",
-        "  normalised     "
-        + (_line(normalized) if normalized else "no reference scores are known; only raw returns can be reported"),
-        "  reference      "
-        + (f"{reference['min']:g} to {reference['max']:g}, from {reference['source']}" if reference else "-"),
-        f"  reward         {_line(summary['reward'])}, {100 * summary['reward']['zero_fraction']:.1f} % are 0",
-        f"  episodes end   in a terminal {ends['terminal']:,}, a timeout {ends['timeout']:,}, "
-        f"both {ends['both']:,}, neither {ends['neither']:,}",
-    ]
-    if summary["actions_out_of_bounds"]:
-        lines.append(
-            f"  out of bounds  {summary['actions_out_of_bounds']:,} action values lie outside the action space"
-        )
-    rows = [("observation", row) for row in summary["observations"]] + [("action", row) for row in summary["actions"]]
-    width = max(len(f"{kind} {row['name']}") for kind, row in rows)
-    lines += ["", f"  {'dimension':<{width}}  {'min':>11} {'mean':>11} {'max':>11} {'std':>11}"]
-    for kind, row in rows:
-        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "deviation"))
-        lines.append(f"  {kind + ' ' + row['name']:<{width}}  {numbers}")
-    lines += ["", "  read with " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items())]
-    return "\n".join(lines)
 
 
 def observation_names(info: DatasetInfo) -> list[str]:
@@ -183,4 +170,4 @@ def _out_of_bounds(dataset: Episodes) -> int:
 
 
 def _line(spread: dict[str, float]) -> str:
-    return f"mean {spread['mean']:.6g}, std {spread['deviation']:.4g}, min {spread['min']:.6g}, max {spread['max']:.6g}"
+    return f"{spread['mean']:.6g} ± {spread['deviation']:.4g}, from {spread['min']:.6g} to {spread['max']:.6g}"

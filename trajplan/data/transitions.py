@@ -13,8 +13,8 @@ from trajplan.data.episodes import Episodes
 class Batch:
     """B transitions. `terminations` is True at real ends only: a time limit does not stop the bootstrap.
 
-    The last three are there where `Transitions` was given a discount. They tell what came after, up to the end of the
-    episode; what its value is worth beyond an end that is no real one is for the method to say.
+    The last three are set where `Transitions` was given a discount. They describe the rest of the episode; how to value
+    what follows an episode that was cut off is up to the method.
     """
 
     observations: torch.Tensor  # (B, S) float32
@@ -33,10 +33,10 @@ class Transitions:
     On the CPU the arrays are used where they lie (memory-mapped ones too); on another device they are copied to it.
 
     Args:
-        dataset: what they are taken from.
+        dataset: where they are taken from.
         episodes: numbers of the chosen ones; None: all.
         device: where batches are made.
-        discount: of the returns that batches come with; None: without.
+        discount: adds returns to the batches; None: leaves them out.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Transitions:
 
 
 def discounted(dataset: Episodes, discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `Batch` tells of the rest of an episode, for a whole dataset.
+    """What `Batch` says about the rest of an episode, for a whole dataset.
 
     Returns:
         Returns (N,) float32, weights of the last observations (N,) float32, and their rows in the store (E,) int64.
@@ -122,9 +122,9 @@ def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def sliding(table: torch.Tensor, length: int) -> torch.Tensor:
-    """All stretches of `length` rows of a contiguous table (R, ...), each as one flat row of an overlapping view.
+    """All runs of `length` rows of a contiguous table (R, ...), each as one flat row of an overlapping view.
 
-    Gathering from it copies whole stretches of memory instead of single rows.
+    Gathering from it copies contiguous memory instead of single rows.
     """
     width = table[0].numel()
     return table.as_strided((len(table) - length + 1, length * width), (width, 1))

@@ -82,7 +82,7 @@ def _vector(values: Any, name: str, where: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise DataError(f"{where}: {name} has shape {array.shape}; it needs one number a step.")
+        raise DataError(f"{where}: {name} has shape {array.shape}; it needs one number per step.")
     return array
 
 
@@ -115,7 +115,7 @@ def _actions(values: Any, info: DatasetInfo, length: int, where: str) -> np.ndar
         raise DataError(f"{where}: actions has shape {array.shape} for {length} rewards; it needs {length} rows.")
     if isinstance(space, spaces.Discrete):
         if array.shape not in ((length,), (length, 1)):
-            needed = f"actions has shape {array.shape}; Discrete actions need one index a step."
+            needed = f"actions has shape {array.shape}; Discrete actions need one index per step."
             raise DataError(f"{where}: {_of_environment(needed, info)}")
         legal = (flat == np.rint(flat)) & (flat >= space.start) & (flat < space.start + space.n)
         if not legal.all():

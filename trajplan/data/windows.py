@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trajplan.data.episodes import Episodes
-from trajplan.data.transitions import as_tensor, sliding
+from trajplan.data.transitions import as_tensor
 from trajplan.errors import ConfigError
 
 
@@ -25,11 +25,11 @@ class WindowBatch:
 class Windows:
     """Every transition of the chosen episodes (with a stride, every `stride`-th of each) starts one window.
 
-    A window never leaves its episode: what sticks out is padding, marked by `valid == False`. A window's transitions
-    are the rows that `gather_rows` gives, which also index whatever else is kept one row a transition (tokens).
+    A window never leaves its episode: beyond its end is padding, marked by `valid == False`. The rows that
+    `gather_rows` gives index whatever has one row per transition, such as tokens.
 
     Attributes:
-        length: T, transitions a window.
+        length: T, transitions per window.
         starts: (W,) int64, the row of each window's first transition.
         ends: (W,) int64, one past the row of the last transition of its episode.
     """
@@ -80,40 +80,21 @@ class Windows:
 
     def batch(self, index: torch.Tensor) -> WindowBatch:
         """Observations, actions and rewards of the windows `index` (B,)."""
-        starts = self.starts.index_select(0, index)
-        left = self.ends.index_select(0, index) - starts
+        rows, valid = self.gather_rows(index)
         # The store has one observation more in each episode before this one.
-        observation_starts = starts + self.episode_of(index)
-        cut = torch.nonzero(left < self.length)[:, 0]
-        cut_steps = torch.minimum(self._steps, left[cut, None] - 1)
+        observation_rows = rows + self.episode_of(index)[:, None]
         observations, actions, rewards = self._tables
-        return WindowBatch(
-            _stretches(observations, observation_starts, cut, cut_steps),
-            _stretches(actions, starts, cut, cut_steps),
-            _stretches(rewards, starts, cut, cut_steps),
-            self._steps < left[:, None],
-        )
+        return WindowBatch(_take(observations, observation_rows), _take(actions, rows), _take(rewards, rows), valid)
 
     @cached_property
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # Only when asked for: who gathers tokens by rows does not need the arrays on the device.
+        # Made when first needed: training on tokens gathers rows and does not need the arrays on the device.
         dataset = self._dataset
         arrays = (dataset.observations, dataset.actions, dataset.rewards)
         observations, actions, rewards = (as_tensor(array, self._device) for array in arrays)
         return observations, actions, rewards
 
 
-def _stretches(table: torch.Tensor, starts: torch.Tensor, cut: torch.Tensor, cut_steps: torch.Tensor) -> torch.Tensor:
-    """As many rows of a table (R, ...) from each of `starts` (B,) as a window has steps.
-
-    The windows `cut` (C,) leave their episode and take the rows at `cut_steps` (C, T) after their start instead.
-    """
-    cut_rows = starts[cut, None] + cut_steps
-    length = cut_steps.shape[1]
-    if len(table) < length:
-        return table[cut_rows]
-    whole = sliding(table, length)
-    # A start so late that no whole stretch follows belongs to a window that is cut.
-    result = whole.index_select(0, starts.clamp(max=len(whole) - 1)).view(len(starts), length, *table.shape[1:])
-    result[cut] = table[cut_rows]
-    return result
+def _take(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    # Twice as fast as table[rows].
+    return table.index_select(0, rows.flatten()).unflatten(0, rows.shape)

@@ -1,6 +1,6 @@
 """D4RL's HDF5 files.
 
-A file holds one flat row a step: observations, actions, rewards, terminals, most often timeouts, and in some versions
+A file holds one flat row per step: observations, actions, rewards, terminals, most often timeouts, and in some versions
 next_observations. Rows are cut into episodes after every terminal and every timeout, and the two stay apart: a row
 with both keeps both.
 """
@@ -23,7 +23,7 @@ from trajplan.errors import DataError
 
 @dataclass
 class ImportReport:
-    """What had to be made up; `notes` are sentences about what the file could not say."""
+    """How many transitions were dropped or completed, and `notes` about what the file does not say."""
 
     dropped: int = 0
     repeated: int = 0
@@ -55,8 +55,8 @@ def read_d4rl(
     The observation after an episode's last action is taken from next_observations. Files without them do not have it:
     there the last transition of an episode cut by a timeout (or by the file's end) is dropped, and its predecessor
     carries the timeout; a terminal transition is kept, since its reward and end matter and what follows it does not,
-    with its own observation repeated as the one after it. Nor do they say so where a reset lies inside an episode, for
-    timeouts that are out of step with the resets: jumps between the rows of one episode are counted (see `find_jumps`).
+    with its own observation repeated as the next one. Nor do such files show a reset inside an episode, where timeouts
+    are out of step with the resets: jumps between the rows of one episode are counted (see `find_jumps`).
 
     Args:
         path: the file.
@@ -72,7 +72,7 @@ def read_d4rl(
         # The chunk cache saves unpacking a chunk again for every short episode in it.
         file = h5py.File(path, "r", rdcc_nbytes=2**26)
     except OSError as error:
-        raise DataError(f"The file {path} is not an HDF5 file, or damaged ({_line(error)}).") from None
+        raise DataError(f"The file {path} is not an HDF5 file or is damaged ({_line(error)}).") from None
     with file:
         try:
             columns = _columns(file, path, time_limit)
@@ -117,7 +117,7 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
 
     observations, actions, rewards = column("observations", 2), column("actions", 2), column("rewards", None)
     if rewards.shape not in ((len(rewards),), (len(rewards), 1)):
-        raise DataError(f"{path}: rewards has shape {rewards.shape}; it needs one number a step.")
+        raise DataError(f"{path}: rewards has shape {rewards.shape}; it needs one number per step.")
     terminals = _flags(column("terminals", None), "terminals", path)
     if "timeouts" in file:
         timeouts = _flags(column("timeouts", None), "timeouts", path)
@@ -134,7 +134,7 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
     lengths |= {} if following is None else {"next_observations": len(following)}
     if len(set(lengths.values())) > 1 or len(rewards) == 0:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(f"{path}: the columns need one row a step each, and some: {listed}.")
+        raise DataError(f"{path}: the columns differ in length: {listed}.")
     if following is not None and following.shape != observations.shape:
         raise DataError(f"{path}: next_observations has shape {following.shape}, observations {observations.shape}.")
     return _Columns(path.name, observations, actions, rewards, following, terminals, timeouts)
@@ -143,7 +143,7 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
 def _flags(node: h5py.Dataset, name: str, path: Path) -> np.ndarray:
     values = node[()].reshape(len(node), -1)
     if values.shape[1:] != (1,) or not np.isin(values, (0, 1)).all():
-        raise DataError(f"{path}: {name} must hold one true or false a step.")
+        raise DataError(f"{path}: {name} must hold one true or false per step.")
     return values[:, 0].astype(np.bool_)
 
 
