@@ -117,20 +117,18 @@ def _import(args: argparse.Namespace) -> None:
     if args.reference_scores is not None:
         low, high = args.reference_scores
         reference = ReferenceScores(low, high, source="--reference-scores")
-    arrays, info, report = read_d4rl(
+    arrays, info, notes = read_d4rl(
         args.file, env=args.env, reference=reference, time_limit=args.time_limit, cut_jumps=args.cut_jumps
     )
     dataset = OfflineDataset(id=info.id, info=info, **arrays)
-    dataset.save(args.id, description=" ".join([f"Imported from D4RL's {info.id}.", *report.notes]))
+    dataset.save(args.id, description=" ".join([f"Imported from D4RL's {info.id}.", *notes]))
     ends = {end: int(which.sum()) for end, which in dataset.episode_ends().items()}
     print(
         f"Imported {dataset.num_transitions:,} transitions in {dataset.num_episodes:,} episodes as {args.id}: "
         f"{ends['terminal']:,} end in a terminal, {ends['timeout']:,} in a timeout, {ends['both']:,} in both, "
         f"{ends['neither']:,} in neither."
     )
-    if report.dropped or report.repeated:
-        print(f"Dropped {report.dropped:,} last transitions; repeated {report.repeated:,} last observations.")
-    for note in report.notes:
+    for note in notes:
         print(note)
     if info.reference is None:
         print("No reference scores are known for it; give them with --reference-scores to have normalised scores.")

@@ -5,7 +5,7 @@ next_observations. Rows are cut into episodes after every terminal and every tim
 with both keeps both.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,16 @@ from trajplan.data.validate import Episode, check_episode, stack_episodes
 from trajplan.errors import DataError
 
 
-@dataclass
-class ImportReport:
-    """How many transitions were dropped or completed, and `notes` about what the file does not say."""
-
-    dropped: int = 0
-    repeated: int = 0
-    jumps: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class _Columns:
     name: str
-    observations: h5py.Dataset
-    actions: h5py.Dataset
-    rewards: h5py.Dataset
-    next_observations: h5py.Dataset | None
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray | None
     terminals: np.ndarray
     timeouts: np.ndarray
+    records_goals: bool
 
 
 def read_d4rl(
@@ -49,8 +40,8 @@ def read_d4rl(
     reference: ReferenceScores | None = None,
     time_limit: int | None = None,
     cut_jumps: bool = False,
-) -> tuple[dict[str, np.ndarray], DatasetInfo, ImportReport]:
-    """The arrays of an `OfflineDataset`, its description, and a report on how they came about.
+) -> tuple[dict[str, np.ndarray], DatasetInfo, list[str]]:
+    """The arrays of an `OfflineDataset`, its description, and sentences about what the file does not say.
 
     The observation after an episode's last action is taken from next_observations. Files without them do not have it:
     there the last transition of an episode cut by a timeout (or by the file's end) is dropped, and its predecessor
@@ -69,33 +60,48 @@ def read_d4rl(
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
-        # The chunk cache saves unpacking a chunk again for every short episode in it.
-        file = h5py.File(path, "r", rdcc_nbytes=2**26)
+        file = h5py.File(path, "r")
     except OSError as error:
         raise DataError(f"The file {path} is not an HDF5 file or is damaged ({_line(error)}).") from None
     with file:
         try:
             columns = _columns(file, path, time_limit)
-            info = _describe(columns, path, env, reference)
-            report = ImportReport()
-            _note(file, columns, report)
-            if columns.next_observations is None:
-                _look_for_jumps(columns, report, cut_jumps)
-            return *stack_episodes(_episodes(columns, info, report), info), report
         except (OSError, RuntimeError) as error:
             raise DataError(f"The file {path} cannot be read ({_line(error)}): it is damaged.") from None
+    info = _describe(columns, env, reference)
+    notes = _notes(columns)
+    if columns.next_observations is None:
+        notes += _look_for_jumps(columns, cut_jumps)
+    ends = np.flatnonzero(columns.terminals | columns.timeouts) + 1
+    if len(ends) == 0 or ends[-1] != len(columns.terminals):
+        ends = np.append(ends, len(columns.terminals))
+    episodes: list[Episode] = []
+    for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
+        raw = _episode(columns, int(begin), int(end))
+        if raw is not None:
+            episodes.append(check_episode(raw, info, len(episodes)))
+    if not episodes:
+        raise DataError(f"{columns.name} holds no episode of more than one step.")
+    if columns.next_observations is None:
+        ended = int(columns.terminals.sum())
+        notes.insert(
+            0,
+            f"The file has no next_observations: {len(ends) - ended:,} episodes that were cut off lost their last "
+            f"transition, and after {ended:,} terminals the last observation is repeated.",
+        )
+    return *stack_episodes(episodes, info), notes
 
 
-def _describe(columns: _Columns, path: Path, env: str | None, reference: ReferenceScores | None) -> DatasetInfo:
-    reference = reference or reference_for_d4rl(path.stem)
+def _describe(columns: _Columns, env: str | None, reference: ReferenceScores | None) -> DatasetInfo:
+    reference = reference or reference_for_d4rl(Path(columns.name).stem)
     if env is None:
         observed, acted = _box(columns.observations), _box(columns.actions)
-        return DatasetInfo(path.name, observed, acted, reference=reference, versions=package_versions())
+        return DatasetInfo(columns.name, observed, acted, reference=reference, versions=package_versions())
     spec = find_environment(env)
     made = make_environment(spec)
     made.close()
     info = DatasetInfo(
-        path.name,
+        columns.name,
         made.observation_space,
         made.action_space,
         env_spec=spec,
@@ -113,7 +119,7 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
             raise DataError(f"{path} has no {name!r}; D4RL files have observations, actions, rewards and terminals.")
         if width is not None and (node.ndim != width or node.dtype.kind not in "fiub"):
             raise DataError(f"{path}: {name} has shape {node.shape} and type {node.dtype}, not {width} dimensions.")
-        return node
+        return node[()]
 
     observations, actions, rewards = column("observations", 2), column("actions", 2), column("rewards", None)
     if rewards.shape not in ((len(rewards),), (len(rewards), 1)):
@@ -137,11 +143,12 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
         raise DataError(f"{path}: the columns differ in length: {listed}.")
     if following is not None and following.shape != observations.shape:
         raise DataError(f"{path}: next_observations has shape {following.shape}, observations {observations.shape}.")
-    return _Columns(path.name, observations, actions, rewards, following, terminals, timeouts)
+    records_goals = isinstance(file.get("infos/goal"), h5py.Dataset)
+    return _Columns(path.name, observations, actions, rewards, following, terminals, timeouts, records_goals)
 
 
-def _flags(node: h5py.Dataset, name: str, path: Path) -> np.ndarray:
-    values = node[()].reshape(len(node), -1)
+def _flags(column: np.ndarray, name: str, path: Path) -> np.ndarray:
+    values = column.reshape(len(column), -1)
     if values.shape[1:] != (1,) or not np.isin(values, (0, 1)).all():
         raise DataError(f"{path}: {name} must hold one true or false per step.")
     return values[:, 0].astype(np.bool_)
@@ -158,7 +165,7 @@ def _timeouts_by_limit(terminals: np.ndarray, limit: int) -> np.ndarray:
     return timeouts
 
 
-def _box(column: h5py.Dataset) -> spaces.Box:
+def _box(column: np.ndarray) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
 
 
@@ -172,53 +179,32 @@ def _check_fit(info: DatasetInfo, columns: _Columns, env_id: str) -> None:
             )
 
 
-def _note(file: h5py.File, columns: _Columns, report: ImportReport) -> None:
-    if columns.next_observations is None:
-        report.notes.append(
-            "The file has no next_observations: the last transition before each timeout was dropped, and after a "
-            "terminal the last observation is repeated."
-        )
+def _notes(columns: _Columns) -> list[str]:
+    notes = []
     if columns.name.startswith("maze2d"):
-        report.notes.append(
-            "In maze2d files a timeout marks that the goal was moved, not that the walker was stopped or reset."
-        )
-    if isinstance(file.get("infos/goal"), h5py.Dataset):
-        report.notes.append("The file records goals (infos/goal) that the observations do not contain.")
+        notes.append("In maze2d files a timeout marks that the goal was moved, not that the walker was reset.")
+    if columns.records_goals:
+        notes.append("The file records goals (infos/goal) that the observations do not contain.")
+    return notes
 
 
-def _look_for_jumps(columns: _Columns, report: ImportReport, cut: bool) -> None:
+def _look_for_jumps(columns: _Columns, cut: bool) -> list[str]:
     rows = find_jumps(columns.observations, columns.terminals | columns.timeouts)
-    report.jumps = len(rows)
     if len(rows) == 0:
-        return
+        return []
     places = f"row {rows[0]:,}" if len(rows) == 1 else f"{len(rows):,} rows (the first is row {rows[0]:,})"
     far = f"Inside episodes the observation jumps after {places} by more than {FACTOR:g} times its usual steps"
     if cut:
         columns.timeouts[rows] = True
-        report.notes.append(f"{far}; an episode was ended there, as at a timeout.")
-    else:
-        report.notes.append(
-            f"{far}, as if the environment had been reset there: the timeouts seem to be out of step with the resets, "
-            "and what is learned from these transitions is wrong. Import the file with --cut-jumps, which ends an "
-            "episode there, or a version of it that has next_observations."
-        )
+        return [f"{far}; an episode was ended there, as at a timeout."]
+    return [
+        f"{far}, as if the environment had been reset there: the timeouts seem to be out of step with the resets, "
+        "and what is learned from these transitions is wrong. Import the file with --cut-jumps, which ends an "
+        "episode there, or a version of it that has next_observations."
+    ]
 
 
-def _episodes(columns: _Columns, info: DatasetInfo, report: ImportReport) -> list[Episode]:
-    ends = np.flatnonzero(columns.terminals | columns.timeouts) + 1
-    if len(ends) == 0 or ends[-1] != len(columns.terminals):
-        ends = np.append(ends, len(columns.terminals))
-    episodes: list[Episode] = []
-    for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
-        raw = _episode(columns, int(begin), int(end), report)
-        if raw is not None:
-            episodes.append(check_episode(raw, info, len(episodes)))
-    if not episodes:
-        raise DataError(f"{columns.name} holds no episode of more than one step.")
-    return episodes
-
-
-def _episode(columns: _Columns, begin: int, end: int, report: ImportReport) -> dict[str, np.ndarray] | None:
+def _episode(columns: _Columns, begin: int, end: int) -> dict[str, np.ndarray] | None:
     observations = columns.observations[begin:end]
     ended, cut = columns.terminals[end - 1], columns.timeouts[end - 1]
     if columns.next_observations is not None:
@@ -227,10 +213,8 @@ def _episode(columns: _Columns, begin: int, end: int, report: ImportReport) -> d
         observations = np.concatenate([observations, following[-1:]])
     elif ended:
         observations = np.concatenate([observations, observations[-1:]])
-        report.repeated += 1
     else:
         end -= 1
-        report.dropped += 1
     if end == begin:
         return None
     last = np.arange(begin, end) == end - 1
