@@ -134,7 +134,7 @@ def _draw_episode(figure: Any, dataset: OfflineDataset, names: list[str]) -> Non
     extent = (0, steps + 1, len(names), 0)
     image = axes[0].imshow(standardized.T, cmap="RdBu_r", vmin=-3, vmax=3, extent=extent, **style)
     axes[0].set(ylabel="observation")
-    figure.colorbar(image, ax=axes[0], label="stds from the mean", pad=0.01)
+    figure.colorbar(image, ax=axes[0], label="standard deviations", pad=0.01)
     bound = max(float(np.abs(actions).max()), 1e-6)
     extent = (0, steps, actions.shape[1], 0)
     image = axes[1].imshow(actions.T, cmap="PuOr", vmin=-bound, vmax=bound, extent=extent, **style)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trajplan.data.episodes import Episodes
-from trajplan.data.transitions import as_tensor
+from trajplan.data.transitions import as_tensor, sliding
 from trajplan.errors import ConfigError
 
 
@@ -80,11 +80,19 @@ class Windows:
 
     def batch(self, index: torch.Tensor) -> WindowBatch:
         """Observations, actions and rewards of the windows `index` (B,)."""
-        rows, valid = self.gather_rows(index)
+        starts = self.starts.index_select(0, index)
+        left = self.ends.index_select(0, index) - starts
         # The store has one observation more in each episode before this one.
-        observation_rows = rows + self.episode_of(index)[:, None]
+        observation_starts = starts + self.episode_of(index)
+        cut = torch.nonzero(left < self.length)[:, 0]
+        cut_steps = torch.minimum(self._steps, left[cut, None] - 1)
         observations, actions, rewards = self._tables
-        return WindowBatch(_take(observations, observation_rows), _take(actions, rows), _take(rewards, rows), valid)
+        return WindowBatch(
+            _stretches(observations, observation_starts, cut, cut_steps),
+            _stretches(actions, starts, cut, cut_steps),
+            _stretches(rewards, starts, cut, cut_steps),
+            self._steps < left[:, None],
+        )
 
     @cached_property
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -95,6 +103,17 @@ class Windows:
         return observations, actions, rewards
 
 
-def _take(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    # Twice as fast as table[rows].
-    return table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+def _stretches(table: torch.Tensor, starts: torch.Tensor, cut: torch.Tensor, cut_steps: torch.Tensor) -> torch.Tensor:
+    """As many rows of a table (R, ...) from each of `starts` (B,) as a window has steps.
+
+    The windows `cut` (C,) leave their episode and take the rows at `cut_steps` (C, T) after their start instead.
+    """
+    cut_rows = starts[cut, None] + cut_steps
+    length = cut_steps.shape[1]
+    if len(table) < length:
+        return table[cut_rows]
+    whole = sliding(table, length)
+    # A start so late that no whole stretch follows belongs to a window that is cut.
+    result = whole.index_select(0, starts.clamp(max=len(whole) - 1)).view(len(starts), length, *table.shape[1:])
+    result[cut] = table[cut_rows]
+    return result
