@@ -87,7 +87,8 @@ def test_show_json_is_json_alone(dataset, capsys):
 def test_bad_input_is_one_sentence_and_status_2(dataset, capsys, root, monkeypatch):
     monkeypatch.setattr("trajplan.data.sources.minari._reachable", lambda endpoint: False)
     nowhere = str(root / "nowhere" / "page.png")
-    for arguments in (["show", "toy/dat-v0"], ["show", "what"], ["show", dataset, "--picture", nowhere]):
+    shown = (["show", "toy/dat-v0"], ["show", "what"], ["show", dataset, "--picture", nowhere])
+    for arguments in (*shown, ["list", "--remote"]):
         assert main(["datasets", *arguments]) == 2
         captured = capsys.readouterr()
         assert captured.err.startswith("trajplan: error: ")

@@ -1,7 +1,7 @@
 """One recorded episode checked and brought into the form that everything else relies on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,18 +51,6 @@ def check_episode(raw: Any, info: DatasetInfo, index: int) -> Episode:
     for name, array in (("observations", observations), ("actions", actions), ("rewards", rewards)):
         _check_finite(array, name, info, where)
     return Episode(observations, actions, rewards, **flags)
-
-
-def stack_episodes(episodes: Sequence[Episode], info: DatasetInfo) -> tuple[dict[str, np.ndarray], DatasetInfo]:
-    """Checked episodes as the arrays of an `OfflineDataset`, and its description with the sizes filled in."""
-    arrays = {name: np.concatenate([getattr(episode, name) for episode in episodes]) for name in FIELDS}
-    arrays["offsets"] = np.cumsum([0, *(len(episode.rewards) for episode in episodes)], dtype=np.int64)
-    return arrays, replace(
-        info,
-        num_transitions=len(arrays["rewards"]),
-        num_episodes=len(episodes),
-        mean_return=float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in episodes])),
-    )
 
 
 def _field(raw: Any, name: str, where: str) -> Any:

@@ -81,7 +81,9 @@ def test_without_next_observations_only_unknown_successors_are_dropped(write, co
     # After a terminal it is not known, and the last is repeated.
     np.testing.assert_array_equal(dataset.observations[5], columns["observations"][4])
     (note,) = notes
-    assert "no next_observations: 3 episodes that were cut off lost their last transition, and after 2 terminals" in note
+    assert (
+        "no next_observations: 3 episodes that were cut off lost their last transition, and after 2 terminals" in note
+    )
 
 
 def test_sparse_rewards_at_terminals_survive(write, columns):
@@ -118,7 +120,7 @@ def test_reference_scores_by_name_and_by_hand(write, columns):
 def test_the_environment_is_recorded_and_must_fit(write, columns):
     columns["actions"] = columns["actions"][:, :1]
     assert read(write(columns), env="Pendulum-v1")[0].info.env_spec.id == "Pendulum-v1"
-    with pytest.raises(DataError, match="observations have shape"):
+    with pytest.raises(DataError, match=r"episode 0: observation has shape .*\(environment MountainCarContinuous-v0\)"):
         read(write(columns), env="MountainCarContinuous-v0")
     with pytest.raises(DataError, match="Nowhere-v0"):
         read(write(columns), env="Nowhere-v0")
@@ -174,3 +176,10 @@ def test_damaged_files(write, columns, tmp_path):
         read(path)
     with pytest.raises(DataError, match="no file"):
         read(tmp_path / "nowhere.hdf5")
+
+
+@pytest.mark.parametrize("name", ["observations", "rewards", "terminals"])
+def test_columns_of_text(write, columns, name):
+    columns[name] = np.full(ROWS, b"text")
+    with pytest.raises(DataError, match=f"{name} has shape"):
+        read(write(columns))

@@ -1,6 +1,7 @@
 """A user's own arrays."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from trajplan.data.environment import find_environment, make_environment
 from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.scores import ReferenceScores, reference_for_environment
-from trajplan.data.validate import check_episode, stack_episodes
+from trajplan.data.validate import FIELDS, check_episode
 from trajplan.errors import DataError
 
 
@@ -19,10 +20,10 @@ def read_arrays(
     episodes: Iterable[Any],
     *,
     id: str,
-    observation_space: spaces.Space | None,
-    action_space: spaces.Space | None,
-    env_spec: EnvSpec | str | gymnasium.Env | None,
-    reference: ReferenceScores | None,
+    observation_space: spaces.Space | None = None,
+    action_space: spaces.Space | None = None,
+    env_spec: EnvSpec | str | gymnasium.Env | None = None,
+    reference: ReferenceScores | None = None,
 ) -> tuple[dict[str, np.ndarray], DatasetInfo]:
     """Arrays and description: see `OfflineDataset.from_episodes`."""
     recorded = list(episodes)
@@ -42,7 +43,15 @@ def read_arrays(
         reference=reference,
         versions=package_versions(),
     )
-    return stack_episodes([check_episode(raw, info, index) for index, raw in enumerate(recorded)], info)
+    checked = [check_episode(raw, info, index) for index, raw in enumerate(recorded)]
+    arrays = {name: np.concatenate([getattr(episode, name) for episode in checked]) for name in FIELDS}
+    arrays["offsets"] = np.cumsum([0, *(len(episode.rewards) for episode in checked)], dtype=np.int64)
+    return arrays, replace(
+        info,
+        num_transitions=len(arrays["rewards"]),
+        num_episodes=len(checked),
+        mean_return=float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in checked])),
+    )
 
 
 def _specification(environment: EnvSpec | str | gymnasium.Env | None, id: str) -> EnvSpec | None:

@@ -11,13 +11,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from gymnasium import spaces
 
-from trajplan.data.environment import find_environment, make_environment
-from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.info import DatasetInfo
 from trajplan.data.jumps import FACTOR, find_jumps
-from trajplan.data.scores import ReferenceScores, reference_for_d4rl, reference_for_environment
-from trajplan.data.validate import Episode, check_episode, stack_episodes
+from trajplan.data.scores import ReferenceScores, reference_for_d4rl
+from trajplan.data.sources.arrays import read_arrays
 from trajplan.errors import DataError
 
 
@@ -68,20 +66,14 @@ def read_d4rl(
             columns = _columns(file, path, time_limit)
         except (OSError, RuntimeError) as error:
             raise DataError(f"The file {path} cannot be read ({_line(error)}): it is damaged.") from None
-    info = _describe(columns, env, reference)
     notes = _notes(columns)
     if columns.next_observations is None:
         notes += _look_for_jumps(columns, cut_jumps)
     ends = np.flatnonzero(columns.terminals | columns.timeouts) + 1
     if len(ends) == 0 or ends[-1] != len(columns.terminals):
         ends = np.append(ends, len(columns.terminals))
-    episodes: list[Episode] = []
-    for begin, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
-        raw = _episode(columns, int(begin), int(end))
-        if raw is not None:
-            episodes.append(check_episode(raw, info, len(episodes)))
-    if not episodes:
-        raise DataError(f"{columns.name} holds no episode of more than one step.")
+    begins = np.concatenate([[0], ends[:-1]])
+    episodes = [_episode(columns, int(begin), int(end)) for begin, end in zip(begins, ends, strict=True)]
     if columns.next_observations is None:
         ended = int(columns.terminals.sum())
         notes.insert(
@@ -89,27 +81,13 @@ def read_d4rl(
             f"The file has no next_observations: {len(ends) - ended:,} episodes that were cut off lost their last "
             f"transition, and after {ended:,} terminals the last observation is repeated.",
         )
-    return *stack_episodes(episodes, info), notes
-
-
-def _describe(columns: _Columns, env: str | None, reference: ReferenceScores | None) -> DatasetInfo:
-    reference = reference or reference_for_d4rl(Path(columns.name).stem)
-    if env is None:
-        observed, acted = _box(columns.observations), _box(columns.actions)
-        return DatasetInfo(columns.name, observed, acted, reference=reference, versions=package_versions())
-    spec = find_environment(env)
-    made = make_environment(spec)
-    made.close()
-    info = DatasetInfo(
-        columns.name,
-        made.observation_space,
-        made.action_space,
-        env_spec=spec,
-        reference=reference or reference_for_environment(spec.id),
-        versions=package_versions(),
+    arrays, info = read_arrays(
+        [episode for episode in episodes if len(episode["rewards"]) > 0],
+        id=columns.name,
+        env_spec=env,
+        reference=reference or reference_for_d4rl(path.stem),
     )
-    _check_fit(info, columns, spec.id)
-    return info
+    return arrays, info, notes
 
 
 def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
@@ -117,9 +95,11 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
         node = file.get(name)
         if not isinstance(node, h5py.Dataset) or node.ndim == 0:
             raise DataError(f"{path} has no {name!r}; D4RL files have observations, actions, rewards and terminals.")
-        if width is not None and (node.ndim != width or node.dtype.kind not in "fiub"):
-            raise DataError(f"{path}: {name} has shape {node.shape} and type {node.dtype}, not {width} dimensions.")
-        return node[()]
+        if node.dtype.kind not in "fiub" or node.ndim not in (width or 1, width or 2):
+            raise DataError(f"{path}: {name} has shape {node.shape} and type {node.dtype}; it needs rows of numbers.")
+        # Numbers beyond float32 become infinite, and are refused as such.
+        with np.errstate(over="ignore"):
+            return node[()].astype(np.float32)
 
     observations, actions, rewards = column("observations", 2), column("actions", 2), column("rewards", None)
     if rewards.shape not in ((len(rewards),), (len(rewards), 1)):
@@ -140,7 +120,7 @@ def _columns(file: h5py.File, path: Path, time_limit: int | None) -> _Columns:
     lengths |= {} if following is None else {"next_observations": len(following)}
     if len(set(lengths.values())) > 1 or len(rewards) == 0:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(f"{path}: the columns differ in length: {listed}.")
+        raise DataError(f"{path}: the columns need the same number of rows, at least one: {listed}.")
     if following is not None and following.shape != observations.shape:
         raise DataError(f"{path}: next_observations has shape {following.shape}, observations {observations.shape}.")
     records_goals = isinstance(file.get("infos/goal"), h5py.Dataset)
@@ -163,20 +143,6 @@ def _timeouts_by_limit(terminals: np.ndarray, limit: int) -> np.ndarray:
         timeouts[begin + limit - 1 : end : limit] = True
         begin = end
     return timeouts
-
-
-def _box(column: np.ndarray) -> spaces.Box:
-    return spaces.Box(-np.inf, np.inf, column.shape[1:], np.float32)
-
-
-def _check_fit(info: DatasetInfo, columns: _Columns, env_id: str) -> None:
-    for name, space in (("observations", info.observation_space), ("actions", info.action_space)):
-        shape = getattr(columns, name).shape[1:]
-        if not isinstance(space, spaces.Box) or space.shape != shape:
-            raise DataError(
-                f"{columns.name}: {name} have shape {shape}, but environment {env_id} has {space}; name the "
-                "environment that the data came from, or none."
-            )
 
 
 def _notes(columns: _Columns) -> list[str]:
@@ -204,7 +170,7 @@ def _look_for_jumps(columns: _Columns, cut: bool) -> list[str]:
     ]
 
 
-def _episode(columns: _Columns, begin: int, end: int) -> dict[str, np.ndarray] | None:
+def _episode(columns: _Columns, begin: int, end: int) -> dict[str, np.ndarray]:
     observations = columns.observations[begin:end]
     ended, cut = columns.terminals[end - 1], columns.timeouts[end - 1]
     if columns.next_observations is not None:
@@ -215,8 +181,6 @@ def _episode(columns: _Columns, begin: int, end: int) -> dict[str, np.ndarray] |
         observations = np.concatenate([observations, observations[-1:]])
     else:
         end -= 1
-    if end == begin:
-        return None
     last = np.arange(begin, end) == end - 1
     return {
         "observations": observations,
