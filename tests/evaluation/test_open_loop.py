@@ -106,7 +106,7 @@ def test_both_decoders_agree_far_beyond_the_window(dataset, parts):
 
 def test_errors_are_in_standard_deviations(dataset, parts):
     found = open_loop_errors(*parts, dataset, horizon=10, context=2, starts=50, seed=3)
-    deviation = dataset.statistics().deviation
+    deviation = dataset.statistics().std
     assert found.starts == (30 - 11) + (17 - 11)
     # Nothing moves: the counting dimension is off by h after h steps, which shows that rows are read in line.
     rows, episode = _draw_starts(dataset, 10, 2, 50, None, 3)

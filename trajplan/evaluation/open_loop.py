@@ -76,7 +76,7 @@ def open_loop_errors(
     truth, present = recorded[:, context + 1 :], recorded[:, context, None]
     dims = slice(0, model.config.observation_dim)
     tokenised = tokenizer.decode(tokenizer.encode(torch.from_numpy(truth).to(model.device), dims), dims)
-    deviation = np.asarray(dataset.statistics().deviation)
+    deviation = np.asarray(dataset.statistics().std)
     deviation = np.where(deviation > 0, deviation, 1.0)
 
     def error(guess: np.ndarray) -> np.ndarray:
