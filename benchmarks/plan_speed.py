@@ -15,8 +15,7 @@ from record import write
 
 from trajplan.models.decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.beam_search import BeamSearch
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
 from trajplan.tokenizers.fit import fit_tokenizer
 
 PROBLEMS = {
@@ -35,13 +34,13 @@ def build(observation_dim: int, action_dim: int, device: str) -> tuple:
 def measure(search: BeamSearch, batch: int, repeats: int) -> tuple[list[float], torch.Tensor]:
     shape = search.model.config
     generator = torch.Generator().manual_seed(0)
-    context = torch.randint(shape.bins, (batch, 5, shape.transition_dim), generator=generator)
+    past = torch.randn(batch, 5, shape.transition_dim - 1, generator=generator)
     observations = torch.randn(batch, shape.observation_dim, generator=generator)
     seconds = []
     for _ in range(repeats):
         noise = [torch.Generator().manual_seed(row) for row in range(batch)]
         start = time.perf_counter()
-        _, plans = search.plan(observations, context, noise)
+        _, plans = search.plan(observations, past, noise)
         scores = plans.scores.cpu()
         seconds.append(time.perf_counter() - start)
     return seconds, scores

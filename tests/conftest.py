@@ -262,7 +262,8 @@ def pendulum_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trajplan.data.info import DatasetInfo
     from trajplan.data.scores import ReferenceScores
     from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-    from trajplan.planners.config import BeamSearchConfig
+    from trajplan.planners.beam_search import BeamSearchConfig
+    from trajplan.planners.settings import save_planner
     from trajplan.tokenizers.fit import fit_tokenizer
     from trajplan.training.checkpoint import save_model_folder
     from trajplan.training.config import TrainConfig
@@ -294,7 +295,8 @@ def pendulum_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     planner = BeamSearchConfig(horizon=2, beam_width=3, context=1)
     training = TrainConfig(bins=10, window=4, n_layer=1, n_head=2, n_embd=16)
     folder = tmp_path_factory.mktemp("checkpoint") / "pendulum"
-    save_model_folder(folder, TrajectoryTransformer(config), tokenizer, info, planner, training)
+    save_model_folder(folder, TrajectoryTransformer(config), tokenizer, info, training)
+    save_planner(folder, planner)
     return folder
 
 

@@ -66,7 +66,7 @@ def test_the_text_carries_dataset_settings_and_results(checkpoint: Path) -> None
         "| normalised score | 89.98 | 88.33 to 91.64 | 0.67 | 20.00 |",
         "3 episodes in `Pendulum-v1`, seeds 7 to 9; a score of 0 is the return -1500, 100 is 0.",
         "250 ms at the median",
-        "![Plans of the beam search](plan.png)",
+        "![Plans](plan.png)",
         "| num_transitions | 500 |",
         "| discount | 0.99 |",
         "| termination_penalty | -100.0 |",

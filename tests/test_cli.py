@@ -11,7 +11,7 @@ from trajplan.baselines.registry import method_named
 from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, from_dict, given
 from trajplan.errors import ConfigError, DataError
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.presets import preset_named
 
 

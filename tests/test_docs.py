@@ -12,6 +12,7 @@ import pytest
 from trajplan.cli import COMMANDS, main
 from trajplan.data.collection.collect import collect_dataset
 from trajplan.data.dataset import OfflineDataset
+from trajplan.planners.settings import save_planner
 from trajplan.presets import PRESETS, preset_named
 from trajplan.training.loop import train
 
@@ -52,7 +53,8 @@ def workplace(tmp_path_factory):
             "PointMaze_UMaze-v3", DATASET, episodes=6, policy="waypoint", noise=[0.5, 2.0], max_episode_steps=40
         )
         preset = preset_named("tt_debug")
-        train(OfflineDataset.from_minari(DATASET), folder / "runs" / "maze", preset.train, preset.planner)
+        train(OfflineDataset.from_minari(DATASET), folder / "runs" / "maze", preset.train)
+        save_planner(folder / "runs" / "maze", preset.planner)
         shutil.copytree(folder / "runs" / "maze", folder / "quickstart" / "model")
         yield folder
 

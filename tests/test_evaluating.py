@@ -16,7 +16,7 @@ from trajplan.commands import evaluate as command
 from trajplan.errors import ConfigError
 from trajplan.evaluating import EvaluationInterrupted
 from trajplan.evaluation.policy import Controller, RandomPolicy
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
 
 QUICK: dict[str, Any] = {"episodes": 2, "max_episode_steps": 12, "progress": False}
 
@@ -85,10 +85,10 @@ def test_the_planner_can_be_another(checkpoint: Path) -> None:
 
 
 def test_an_interrupted_evaluation_says_how_far_it_came_and_goes_on(checkpoint: Path, monkeypatch: Any) -> None:
-    from trajplan.planners.controller import TrajectoryController
+    from trajplan.planners.controller import PlanningPolicy
 
     whole = trajplan.evaluate(checkpoint, **QUICK, device="cpu")
-    act, calls = TrajectoryController.act, []
+    act, calls = PlanningPolicy.act, []
 
     def interrupted(*arguments: Any) -> np.ndarray:
         calls.append(1)
@@ -96,7 +96,7 @@ def test_an_interrupted_evaluation_says_how_far_it_came_and_goes_on(checkpoint: 
             raise KeyboardInterrupt
         return act(*arguments)
 
-    monkeypatch.setattr(TrajectoryController, "act", interrupted)
+    monkeypatch.setattr(PlanningPolicy, "act", interrupted)
     with pytest.raises(EvaluationInterrupted, match="1 of 2 episodes are finished"):
         trajplan.evaluate(checkpoint, **QUICK, num_envs=1, output=checkpoint, device="cpu")
     monkeypatch.undo()
@@ -139,20 +139,19 @@ def test_what_is_only_for_checkpoints_is_refused_for_policies(checkpoint: Path, 
 def test_a_controller_and_its_plan_print_what_a_person_wants_to_know(checkpoint: Path) -> None:
     controller = trajplan.load(checkpoint, device="cpu")
     model: Any = controller.policy
-    size = sum(values.numel() for values in model.search.model.parameters())
+    size = sum(values.numel() for values in model.planner.model.parameters())
     text = str(controller)
     assert text.splitlines()[0] == f"Controller: TrajectoryTransformer, {size:,} parameters"
     assert "toy/pendulum-v0: 5 episodes, 500 transitions, mean return -1200.50" in text
     assert "Pendulum-v1: 3 observed, actions Box(-2.0, 2.0, (1,), float32)" in text
-    assert "horizon 2, " in text
-    assert "3 beams, " in text
+    assert "beam_search: horizon 2, beam_width 3, n_expand 2, " in text
     observation, _ = gymnasium.make("Pendulum-v1").reset(seed=0)
     controller.reset(seed=0)
     action = controller.act(observation)
     plan = controller.plan
     assert plan is not None
     lines = str(plan).splitlines()
-    assert lines[0] == "Plan: 3 beams of 2 steps, the best first"
+    assert lines[0] == "Plan: 3 trajectories of 2 steps, the best first"
     assert f"{plan.scores[0]:.2f}" in lines[1]
     assert float(lines[2].split("[")[1].rstrip("]")) == pytest.approx(float(action[0]), abs=1e-3)
     assert f"{plan.log_likelihood[0]:.2f} nats" in lines[3]

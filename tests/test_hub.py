@@ -18,7 +18,7 @@ from trajplan import hub
 from trajplan.card import write_card
 from trajplan.cli import main
 from trajplan.errors import CheckpointError, ConfigError
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
 
 OWN_CARD = "---\nlanguage: en\n---\nMy own words.\n"
 

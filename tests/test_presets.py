@@ -5,7 +5,7 @@ import gymnasium
 import pytest
 
 from trajplan.errors import ConfigError
-from trajplan.planners.config import BeamSearchConfig, check_window
+from trajplan.planners.beam_search import BeamSearchConfig, check_window
 from trajplan.presets import PRESETS, preset_for, preset_named
 from trajplan.training.config import TrainConfig, differences
 

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "BeamSearch": "trajplan.planners.beam_search",
-    "BeamSearchConfig": "trajplan.planners.config",
+    "BeamSearchConfig": "trajplan.planners.beam_search",
     "OfflineDataset": "trajplan.data.dataset",
     "TrainConfig": "trajplan.training.config",
     "TrajectoryTransformer": "trajplan.models.trajectory_transformer",
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from trajplan.evaluating import evaluate
     from trajplan.hub import load
     from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-    from trajplan.planners.beam_search import BeamSearch
-    from trajplan.planners.config import BeamSearchConfig
+    from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
     from trajplan.pretraining import train
     from trajplan.training.config import TrainConfig
 

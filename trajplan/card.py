@@ -10,6 +10,8 @@ from trajplan.baselines.registry import method_named
 from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.files import BASELINE_TYPE, RUN, read_json
+from trajplan.planners.registry import DEFAULT, planner_named
+from trajplan.planners.settings import PLANNER_FILE
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -85,18 +87,18 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
-        _introduction(dataset["id"], environment, method),
+        _introduction(folder, dataset["id"], environment, method),
         *_weights(folder),
         _loading(repo_id or ".", environment),
         _results(evaluation) if evaluation else "## Evaluation\n\nNo evaluation comes with these weights.",
-        *([f"![Plans of the beam search]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
+        *([f"![Plans]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
         *([f"![What the method predicted, and what it earned]({VALUES})"] if (folder / VALUES).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
         *([f"## Method settings\n\n{_table(config['settings'].items())}"] if method else []),
         *(
             f"## {title}\n\n{_table(read_json(folder / file).items())}"
             for title, file in _SETTINGS
-            if not (method and file == "planner.json")
+            if not (method and file == PLANNER_FILE)
         ),
     ]
     return "\n\n".join(parts) + "\n"
@@ -104,7 +106,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
 
 _SHOWN = {"dataset", "environment", "episodes", "reference", "seed", "summary", "timing"}
 _SETTINGS = (
-    ("Planner settings", "planner.json"),
+    ("Planner settings", PLANNER_FILE),
     ("Training settings", "training.json"),
 )
 
@@ -176,14 +178,15 @@ def _eval_results(evaluation: Mapping[str, Any]) -> list["EvalResult"]:
     ]
 
 
-def _introduction(dataset: str, environment: str | None, method: str | None) -> str:
+def _introduction(folder: Path, dataset: str, environment: str | None, method: str | None) -> str:
     acts = f" in `{environment}`" if environment else ""
     if method is not None:
         name = method_named(method).summary
         return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {_version()}."
+    planner = read_json(folder / PLANNER_FILE).get("type", DEFAULT)
     return (
-        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. "
-        f"It acts{acts} by a beam search for the greatest predicted return. Made with trajplan {_version()}."
+        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. It acts{acts} by the "
+        f"planner `{planner}`: {planner_named(planner).summary}. Made with trajplan {_version()}."
     )
 
 

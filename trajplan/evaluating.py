@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trajplan.card import write_card
-from trajplan.config import require, to_dict
+from trajplan.config import require
 from trajplan.errors import ConfigError
 from trajplan.evaluation.environments import (
     check_environment,
@@ -27,7 +27,8 @@ from trajplan.evaluation.result import Evaluation
 from trajplan.evaluation.rollout import evaluate as roll_out
 from trajplan.files import make_folder, refuse_file
 from trajplan.hub import checkpoint_folder, load_policy
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.controller import PlanningPolicy
+from trajplan.planners.settings import describe_planner
 
 if TYPE_CHECKING:
     import gymnasium
@@ -56,7 +57,7 @@ def evaluate(
     video_episodes: int = 3,
     picture: bool = False,
     device: str | None = None,
-    planner: BeamSearchConfig | None = None,
+    planner: Any = None,
     revision: str | None = None,
     progress: bool = True,
 ) -> Evaluation:
@@ -81,7 +82,7 @@ def evaluate(
         video_episodes: how many to film.
         picture: draw plans of the first episode that is run into `output`.
         device: where a checkpoint acts; None: a GPU if there is one.
-        planner: settings of a checkpoint's beam search; None: its own.
+        planner: settings of a planner for the checkpoint; None: its own.
         revision: a branch, tag or commit on the hub; None: the newest.
         progress: whether to show a bar on standard error.
 
@@ -163,7 +164,7 @@ def _target(output: str | Path | None, wants: Mapping[str, bool]) -> Path | None
 def _policy(
     path_or_policy: str | Path | Controller | Policy,
     device: str | None,
-    planner: BeamSearchConfig | None,
+    planner: Any,
     revision: str | None,
 ) -> tuple[Path | None, Policy]:
     """The checkpoint's folder, where it is one, and what acts."""
@@ -188,7 +189,6 @@ def _about(
 ) -> dict[str, Any]:
     """What is known of policy and environment before the first episode, for evaluation.json."""
     info, spec = policy.info, env.spec
-    planner = getattr(policy, "config", None)
     kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"} if spec else {}
     return {
         "environment": spec and {"id": spec.id, "kwargs": kwargs, "max_episode_steps": spec.max_episode_steps},
@@ -199,7 +199,7 @@ def _about(
             "mean_normalized_score": float(reference.normalize(info.mean_return)) if reference else None,
         },
         "model_sha256": folder and _sha256(folder / "model.safetensors"),
-        "planner": to_dict(planner) if isinstance(planner, BeamSearchConfig) else None,
+        "planner": describe_planner(policy.config) if isinstance(policy, PlanningPolicy) else None,
         "versions": evaluation_versions(),
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
 from trajplan.errors import CheckpointError, ConfigError
@@ -12,7 +12,6 @@ from trajplan.files import BASELINE_TYPE, read_json
 
 if TYPE_CHECKING:
     from trajplan.evaluation.policy import Controller, Policy
-    from trajplan.planners.config import BeamSearchConfig
 
 REQUIRED = (
     "config.json",
@@ -42,7 +41,7 @@ def load(
     path_or_id: str | Path,
     *,
     device: str | None = None,
-    planner: "BeamSearchConfig | None" = None,
+    planner: Any = None,
     revision: str | None = None,
 ) -> "Controller":
     """A trained controller for one environment.
@@ -50,7 +49,8 @@ def load(
     Args:
         path_or_id: a checkpoint folder, or "user/name" on the hub.
         device: where it plans; None: a GPU if there is one.
-        planner: settings of the beam search; None: those of the checkpoint. A baseline has none.
+        planner: settings of any planner, such as `ImitationConfig(beam_width=4)`; None: those of the checkpoint. A
+            baseline has none.
         revision: a branch, tag or commit on the hub; None: the newest.
 
     Raises:
@@ -66,13 +66,15 @@ def load_policy(
     path_or_id: str | Path,
     *,
     device: str | None = None,
-    planner: "BeamSearchConfig | None" = None,
+    planner: Any = None,
     revision: str | None = None,
 ) -> "Policy":
     """The same policy for many environments at once; arguments and errors as in `load`."""
     from trajplan.baselines.engine.checkpoint import load_baseline
     from trajplan.devices import choose_device
-    from trajplan.planners.controller import TrajectoryController
+    from trajplan.planners.controller import PlanningPolicy
+    from trajplan.planners.registry import planner_named, type_of
+    from trajplan.planners.settings import saved_planner
     from trajplan.training.checkpoint import load_model_folder
 
     folder = checkpoint_folder(path_or_id, revision)
@@ -81,8 +83,10 @@ def load_policy(
         if planner is not None:
             raise ConfigError(f"{path_or_id} is a baseline, which does not plan: planner settings do not apply to it.")
         return load_baseline(folder, on)
+    config = planner if planner is not None else saved_planner(folder)
+    planner_class = planner_named(type_of(config)).planner_class()
     loaded = load_model_folder(folder, on)
-    return TrajectoryController(loaded.model, loaded.tokenizer, loaded.info, planner or loaded.planner_config)
+    return PlanningPolicy(planner_class(loaded.model, loaded.tokenizer, config), loaded.info)
 
 
 def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Path:

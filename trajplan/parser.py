@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -20,13 +21,21 @@ class Parser(argparse.ArgumentParser):
     """Takes options by their whole names only, as do the parsers of its sub-commands.
 
     By a part of its name, `compare --seed 5` would be taken as --seeds 5.
+
+    Attributes:
+        complete: adds, once, the options that depend on the words to be parsed; None: there are none.
     """
+
+    complete: "Callable[[Parser, list[str]], None] | None" = None
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an unknown option is refused before anything else, as it may be the one that is missing."""
+        if self.complete is not None:
+            complete, self.complete = self.complete, None
+            complete(self, list(args or ()))
         words = takewhile(lambda word: word != "--", args or ())
         if any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
             # The rest is for the parser of the sub-command.

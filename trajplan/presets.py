@@ -9,11 +9,11 @@ CPU, for mazes and for a first try, and claim nothing of the paper.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trajplan.data.kinds import environment_name, locomotion_body, locomotion_data
 from trajplan.errors import ConfigError, did_you_mean
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.registry import DEFAULT, planner_named
 from trajplan.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -40,17 +40,19 @@ class Preset:
 
     name: str
     train: TrainConfig
-    planner: BeamSearchConfig
+    planner: Any
     why: str = field(default="", compare=False)
     note: str | None = field(default=None, compare=False)
 
 
-def _paper(
-    name: str, epochs: float, transitions: int, planner: BeamSearchConfig | None = None, batch_size: int = 256
-) -> Preset:
+def _paper(name: str, epochs: float, transitions: int, planner: Any = None, batch_size: int = 256) -> Preset:
     passes, warmup = epochs * REFERENCE_TRANSITIONS / _checked(transitions), math.ceil(transitions / batch_size)
     train = TrainConfig(epochs=passes, batch_size=batch_size, warmup_updates=warmup)
-    return Preset(name=name, train=train, planner=planner or BeamSearchConfig())
+    return Preset(name=name, train=train, planner=planner or _beam_search())
+
+
+def _beam_search(**settings: Any) -> Any:
+    return planner_named(DEFAULT).config_class()(**settings)
 
 
 def _checked(transitions: int) -> int:
@@ -88,17 +90,17 @@ def tt_hopper_medium_expert(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
 
 def tt_halfcheetah_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """HalfCheetah medium: horizon 5, beam 32."""
-    return _paper("tt_halfcheetah_medium", 50, transitions, BeamSearchConfig(horizon=5, beam_width=32))
+    return _paper("tt_halfcheetah_medium", 50, transitions, _beam_search(horizon=5, beam_width=32))
 
 
 def tt_halfcheetah_medium_replay(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """HalfCheetah medium-replay: horizon 5, beam 32."""
-    return _paper("tt_halfcheetah_medium_replay", 50, transitions, BeamSearchConfig(horizon=5, beam_width=32))
+    return _paper("tt_halfcheetah_medium_replay", 50, transitions, _beam_search(horizon=5, beam_width=32))
 
 
 def tt_halfcheetah_medium_expert(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """HalfCheetah medium-expert: horizon 15, beam 32."""
-    return _paper("tt_halfcheetah_medium_expert", 50, transitions, BeamSearchConfig(horizon=15, beam_width=32))
+    return _paper("tt_halfcheetah_medium_expert", 50, transitions, _beam_search(horizon=15, beam_width=32))
 
 
 def tt_walker2d_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
@@ -108,23 +110,23 @@ def tt_walker2d_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
 
 def tt_walker2d_medium_replay(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """Walker2d medium-replay: horizon 20, beam 32, actions among the 40 likeliest; 80 epochs per 1M transitions."""
-    planner = BeamSearchConfig(horizon=20, beam_width=32, action_top_k=40, action_cdf=None)
+    planner = _beam_search(horizon=20, beam_width=32, action_top_k=40, action_cdf=None)
     return _paper("tt_walker2d_medium_replay", 80, transitions, planner)
 
 
 def tt_walker2d_medium_expert(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """Walker2d medium-expert: horizon 5, beam 128."""
-    return _paper("tt_walker2d_medium_expert", 50, transitions, BeamSearchConfig(horizon=5, beam_width=128))
+    return _paper("tt_walker2d_medium_expert", 50, transitions, _beam_search(horizon=5, beam_width=128))
 
 
 def tt_ant(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """Ant, data of every kind: batch 128, horizon 5, beam 128; the 27 observations without contact forces."""
-    return _paper("tt_ant", 50, transitions, BeamSearchConfig(horizon=5, beam_width=128), batch_size=128)
+    return _paper("tt_ant", 50, transitions, _beam_search(horizon=5, beam_width=128), batch_size=128)
 
 
 def tt_pointmaze(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """Mazes, which the paper has no beam-search row for: reaching the goal may end an episode, so no penalty for it."""
-    return _as_recorded(_paper("tt_pointmaze", 50, transitions, BeamSearchConfig(horizon=15, beam_width=64)))
+    return _as_recorded(_paper("tt_pointmaze", 50, transitions, _beam_search(horizon=15, beam_width=64)))
 
 
 def tt_small(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
@@ -141,7 +143,7 @@ def tt_small(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
         epochs=min(passes, longest * batch_size / _checked(transitions)), learning_rate=3e-3, eval_every=100,
         eval_windows=512, patience=8, save_every=200,
     )  # fmt: skip
-    planner = BeamSearchConfig(horizon=7, beam_width=16, context=0, discount=0.98)
+    planner = _beam_search(horizon=7, beam_width=16, context=0, discount=0.98)
     return Preset(name="tt_small", train=train, planner=planner)
 
 
@@ -163,7 +165,7 @@ def tt_cpu(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
         epochs=min(5.0, updates * batch_size / _checked(transitions)), learning_rate=2e-3, eval_every=250,
         eval_windows=512, patience=4, save_every=250,
     )  # fmt: skip
-    planner = BeamSearchConfig(horizon=5, beam_width=32, context=0, action_cdf=0.6)
+    planner = _beam_search(horizon=5, beam_width=32, context=0, action_cdf=0.6)
     return Preset(name="tt_cpu", train=train, planner=planner)
 
 
@@ -189,7 +191,7 @@ def tt_quickstart(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
         discount=0.98, termination_penalty=None, batch_size=64, updates=1200, learning_rate=3e-3, eval_every=100,
         eval_windows=512, save_every=200,
     )  # fmt: skip
-    planner = BeamSearchConfig(horizon=7, beam_width=16, context=0, discount=0.98, action_cdf=0.4, replan_every=2)
+    planner = _beam_search(horizon=7, beam_width=16, context=0, discount=0.98, action_cdf=0.4, replan_every=2)
     return Preset(name="tt_quickstart", train=train, planner=planner)
 
 
@@ -199,7 +201,7 @@ def tt_debug(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
         n_layer=1, n_head=2, n_embd=32, bins=20, window=4, batch_size=32, updates=50, warmup_updates=5,
         eval_every=25, save_every=25, eval_windows=256, log_every=5,
     )  # fmt: skip
-    return Preset(name="tt_debug", train=train, planner=BeamSearchConfig(horizon=2, beam_width=4, context=2))
+    return Preset(name="tt_debug", train=train, planner=_beam_search(horizon=2, beam_width=4, context=2))
 
 
 PRESETS: dict[str, Callable[[int], Preset]] = {

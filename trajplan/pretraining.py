@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from trajplan.card import write_card
 from trajplan.config import from_dict, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.planners.settings import check_window, save_planner, saved_planner
 from trajplan.presets import preset_for, preset_named
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train as pretrain
 from trajplan.training.loop import uses_gpu
 from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, open_dataset, refuse_existing, saved_config, saved_planner
+from trajplan.training.resume import holds_run, open_dataset, refuse_existing, saved_config
 
 # What a launcher tells each of the processes that it starts.
 PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -67,34 +69,49 @@ def train(
         # One process fills the dataset's cache, the others open it.
         with process.main_process_first():
             data = open_dataset(dataset, folder, continued)
-        if continued and preset is None:
-            config, planner, say = saved_config(folder), saved_planner(folder), f"Resuming {folder}, on {data.id}."
-        else:
-            automatic = preset in (None, "auto")
-            name = preset or "auto"
-            chosen = preset_for(data.info, gpu=gpu) if automatic else preset_named(name, data.num_transitions)
-            config, planner = chosen.train, chosen.planner
-            say = f"Preset {chosen.name}{f' ({chosen.why})' if automatic else ''} on {data.id}."
-            say += f"\n{chosen.note}" if chosen.note else ""
+        config, planner, say = _start(data, folder, preset, continued, gpu)
         config = from_dict(TrainConfig, to_dict(config) | settings)
-        if context is not None:
-            if continued and context != planner.context:
-                raise CheckpointError(
-                    f"{folder} is a run whose planner has context {planner.context}, which --resume keeps: leave "
-                    f"--context out, and give trajplan evaluate --context {context} to plan with another."
-                )
-            planner = replace(planner, context=context)
+        planner = _planner(planner, context, config, folder if continued else None)
         if process.is_main_process:
             print(say)
             if resume and not continued:
                 print(f"{folder} holds no run yet: starting from the beginning.")
-        result = pretrain(data, folder, config, planner, resume=resume, device=device)
+        begun = partial(save_planner, config=planner)
+        result = pretrain(data, folder, config, resume=resume, device=device, begun=begun)
         if process.is_main_process and not result.interrupted:
             write_card(folder)
         return result
     finally:
         if fresh and not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _start(
+    data: OfflineDataset, folder: Path, preset: str | None, continued: bool, gpu: bool
+) -> tuple[TrainConfig, Any, str]:
+    """Settings to start from, of the training and of the planner, and a sentence about them."""
+    if continued and preset is None:
+        return saved_config(folder), saved_planner(folder), f"Resuming {folder}, on {data.id}."
+    automatic = preset in (None, "auto")
+    chosen = preset_for(data.info, gpu=gpu) if automatic else preset_named(preset or "auto", data.num_transitions)
+    say = f"Preset {chosen.name}{f' ({chosen.why})' if automatic else ''} on {data.id}."
+    return chosen.train, chosen.planner, f"{say}\n{chosen.note}" if chosen.note else say
+
+
+def _planner(planner: Any, context: int | None, config: TrainConfig, run: Path | None) -> Any:
+    """The planner's settings for a training; `run` is the folder of one that is resumed, which keeps its own."""
+    if run is not None:
+        if context not in (None, planner.context):
+            raise CheckpointError(
+                f"{run} is a run whose planner has context {planner.context}, which --resume keeps: leave --context "
+                f"out, and give trajplan evaluate --context {context} to plan with another."
+            )
+        return planner
+    planner = replace(planner, discount=config.discount)
+    if context is not None:
+        planner = replace(planner, context=context)
+    check_window(planner, config.window)
+    return planner
 
 
 def check_launcher() -> None:

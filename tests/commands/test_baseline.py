@@ -19,7 +19,7 @@ from trajplan.data.info import DatasetInfo
 from trajplan.data.kinds import LOCOMOTION, LOCOMOTION_DATA
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.hub import files_to_push, load_policy
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.runs.metrics import read_metrics
 
 SHORT = ["--updates", "4", "--batch-size", "4", "--hidden-width", "8", "--hidden-layers", "1", "--device", "cpu"]

@@ -12,7 +12,9 @@ from trajplan.data.scores import ReferenceScores
 from trajplan.evaluation.rollout import evaluate
 from trajplan.hub import load, load_policy
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
+from trajplan.planners.imitation import ImitationConfig
+from trajplan.planners.settings import save_planner
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.training.checkpoint import save_model_folder
 from trajplan.training.config import TrainConfig
@@ -70,7 +72,8 @@ def make_checkpoint(folder, env, reference=None):
         bin_counts=tokenizer.sizes.tolist(),
     )
     train = TrainConfig(n_layer=1, n_head=2, n_embd=16, bins=8, window=4)
-    save_model_folder(folder, TrajectoryTransformer(config), tokenizer, info, PLANNER, train)
+    save_model_folder(folder, TrajectoryTransformer(config), tokenizer, info, train)
+    save_planner(folder, PLANNER)
     env.close()
     return folder
 
@@ -162,7 +165,7 @@ def test_interrupted_run_resumes_to_the_same_result(cartpole, capsys, monkeypatc
     arguments = (cartpole, "--episodes", 6, "--num-envs", 2)
     assert run(*arguments) == 0
     whole = report(cartpole)
-    act = TrajectoryControllerSpy(monkeypatch, stop_at=15)
+    act = PolicySpy(monkeypatch, stop_at=15)
     assert run(*arguments) == 130
     assert act.calls == 15
     broken = report(cartpole)
@@ -183,13 +186,13 @@ def test_interrupted_run_resumes_to_the_same_result(cartpole, capsys, monkeypatc
     assert "differs in seed" in capsys.readouterr().err
 
 
-class TrajectoryControllerSpy:
+class PolicySpy:
     """Raises what Ctrl-C raises at the given call of `act`."""
 
     def __init__(self, monkeypatch, stop_at):
-        from trajplan.planners.controller import TrajectoryController
+        from trajplan.planners.controller import PlanningPolicy
 
-        self.calls, original = 0, TrajectoryController.act
+        self.calls, original = 0, PlanningPolicy.act
 
         def act(controller, observations, rewards, rows):
             if self.calls == stop_at:
@@ -197,7 +200,7 @@ class TrajectoryControllerSpy:
             self.calls += 1
             return original(controller, observations, rewards, rows)
 
-        monkeypatch.setattr(TrajectoryController, "act", act)
+        monkeypatch.setattr(PlanningPolicy, "act", act)
 
 
 def test_maze_gets_a_video_and_a_picture_without_graphics_libraries(maze, tmp_path, monkeypatch):
@@ -262,5 +265,47 @@ def test_help_reads_without_torch(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     text = capsys.readouterr().out
-    for option in ("--episodes", "--num-envs", "--video", "--resume", "--beam-width", "--reference-max"):
+    assert "beam_search" in text
+    assert "sample_and_select" in text
+    for option in ("--episodes", "--num-envs", "--video", "--resume", "--planner", "--reference-max"):
         assert option in text
+
+
+def test_another_planner_is_taken_by_name_with_settings_of_its_own(cartpole, capsys):
+    assert run(cartpole, "--episodes", 1, "--planner", "sample_and_select", "--samples", 5, "--horizon", 3) == 0
+    planner = report(cartpole)["planner"]
+    assert (planner["type"], planner["samples"], planner["horizon"]) == ("sample_and_select", 5, 3)
+    # What belongs to the model is the checkpoint's.
+    assert (planner["context"], planner["discount"]) == (2, 0.99)
+    assert run(cartpole, "--episodes", 1, "--planner=imitation") == 0
+    assert report(cartpole)["planner"] == {
+        **{"type": "imitation", "horizon": 1, "beam_width": 1, "context": 2, "replan_every": 1}
+    }
+    assert run(cartpole, "--planner", "imitate") == 2
+    assert "Unknown planner 'imitate'; did you mean imitation?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(cartpole, "--planner", "imitation", "--samples", 5)
+    assert "no option --samples" in capsys.readouterr().err
+
+
+def test_a_checkpoint_keeps_its_planner_of_another_type(cartpole):
+    save_planner(cartpole, ImitationConfig(horizon=2, context=1))
+    assert run(cartpole, "--episodes", 1, "--beam-width", 3) == 0
+    assert report(cartpole)["planner"]["type"] == "imitation"
+    assert report(cartpole)["planner"]["beam_width"] == 3
+
+
+def test_an_evaluation_from_before_there_was_another_planner_is_resumed(cartpole):
+    assert run(cartpole, "--episodes", 2) == 0
+    before = report(cartpole)
+    del before["planner"]["type"]
+    (cartpole / "evaluation.json").write_text(json.dumps(before))
+    assert run(cartpole, "--episodes", 3, "--resume") == 0
+    assert report(cartpole)["episodes"][:2] == before["episodes"]
+    assert report(cartpole)["planner"]["type"] == "beam_search"
+
+
+def test_help_lists_the_settings_of_a_planner(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--planner", "sample_and_select", "--help"])
+    assert "--samples" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from trajplan.cli import main
+from trajplan.planners.settings import saved_planner
 from trajplan.runs.metrics import read_metrics
 from trajplan.training.checkpoint import load_model_folder
 
@@ -57,7 +58,8 @@ def test_trains_with_a_named_preset_and_flags_over_it(dataset, tmp_path, capsys)
     assert "Preset tt_debug on toy/hopper" in capsys.readouterr().out
     loaded = load_model_folder(tmp_path / "run")
     assert (loaded.train_config.updates, loaded.train_config.window, loaded.train_config.n_embd) == (6, 3, 32)
-    assert (loaded.planner_config.horizon, loaded.planner_config.beam_width) == (2, 4)
+    planner = saved_planner(tmp_path / "run")
+    assert (planner.horizon, planner.beam_width, planner.discount) == (2, 4, loaded.discount)
     assert loaded.info.id == dataset
     assert [line["update"] for line in read_metrics(tmp_path / "run")] == [2, 4, 6]
 
@@ -67,7 +69,7 @@ def test_a_small_window_takes_a_small_context(dataset, tmp_path, capsys):
     assert main(command) == 2
     assert "context is 2 transitions, the model's window 2" in capsys.readouterr().err
     assert main([*command, "--context", "1"]) == 0
-    assert load_model_folder(tmp_path / "run").planner_config.context == 1
+    assert saved_planner(tmp_path / "run").context == 1
     assert main(["train", "--resume", "--output", str(tmp_path / "run"), "--context", "0"]) == 2
     assert "leave --context out, and give trajplan evaluate --context 0" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ from trajplan.comparison.settings import (
     split_planner,
 )
 from trajplan.errors import ConfigError
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.training.config import TrainConfig
 
 ALL = {name: name for name in (*METHODS, TRANSFORMER)}

@@ -8,8 +8,8 @@ import torch
 from trajplan.errors import ConfigError
 from trajplan.models.decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.beam_search import BeamSearch
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
+from trajplan.planners.tokens import read_prefix
 from trajplan.tokenizers.fit import fit_tokenizer
 
 
@@ -29,16 +29,24 @@ def generators(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def problem(model, batch, context, seed=0):
+def problem(model, tokenizer, batch, context, seed=0):
     config, generator = model.config, torch.Generator().manual_seed(seed)
     history = torch.randint(config.bins, (batch, context, config.transition_dim), generator=generator)
-    return torch.rand(batch, config.observation_dim, generator=generator) * 2 - 1, history
+    past = tokenizer.decode(history[..., :-1], slice(0, config.transition_dim - 1))
+    return torch.rand(batch, config.observation_dim, generator=generator) * 2 - 1, past
 
 
-def exhaustive(model, tokenizer, observation, context, horizon, discount):
+def written(search, observations, past, seeds):
+    """The plans as the search writes them, in tokens."""
+    tokens, present = read_prefix(search.model, search.tokenizer, observations, past)
+    return search._search(torch.cat([tokens.flatten(1), present], 1), *search._noise(generators(*seeds)))
+
+
+def exhaustive(model, tokenizer, observation, past, horizon, discount):
     """The best first action and score over all action sequences, greedy in observations, by full forward passes."""
     config = model.config
     S, A, V = config.observation_dim, config.action_dim, config.bins
+    context = torch.nn.functional.pad(tokenizer.encode(past, slice(0, S + A + 1)), (0, 1))
     best = (-np.inf, None)
     for actions in itertools.product(range(V), repeat=horizon * A):
         tokens = torch.cat([context.flatten(), tokenizer.encode(observation, slice(0, S))])
@@ -67,12 +75,12 @@ def exhaustive(model, tokenizer, observation, context, horizon, discount):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_full_beam_finds_the_exhaustive_optimum(seed):
     model, tokenizer = make(2, 1, 3, 4, seed=seed, scale=0.6)
-    observations, context = problem(model, 1, 1, seed)
-    score, action = exhaustive(model, tokenizer, observations[0], context[0], horizon=3, discount=0.9)
+    observations, past = problem(model, tokenizer, 1, 1, seed)
+    score, action = exhaustive(model, tokenizer, observations[0], past[0], horizon=3, discount=0.9)
     config = BeamSearchConfig(
         horizon=3, beam_width=500, n_expand=1, context=1, discount=0.9, action_cdf=None, action_temperature=5.0
     )
-    actions, plans = BeamSearch(model, tokenizer, config).plan(observations, context, generators(0))
+    actions, plans = BeamSearch(model, tokenizer, config).plan(observations, past, generators(0))
     assert float(plans.scores[0, 0]) == pytest.approx(score, abs=1e-5)
     torch.testing.assert_close(actions[0], tokenizer.decode(torch.tensor(action), slice(2, 3)))
 
@@ -90,38 +98,17 @@ def test_a_full_beam_finds_the_exhaustive_optimum(seed):
 def test_plans_are_the_same_with_and_without_the_cache_and_beyond_the_window(settings):
     model, tokenizer = make(3, 2, 9, 4)
     config = BeamSearchConfig(beam_width=6, **settings)
-    observations, context = problem(model, 2, config.context)
-    _, cached = BeamSearch(model, tokenizer, config).plan(observations, context, generators(1, 2))
-    _, plain = BeamSearch(model, tokenizer, config, RecomputingDecoder).plan(observations, context, generators(1, 2))
-    torch.testing.assert_close(cached.tokens, plain.tokens)
-    for name in ("scores", "rewards", "returns", "log_likelihood"):
+    observations, past = problem(model, tokenizer, 2, config.context)
+    _, cached = BeamSearch(model, tokenizer, config).plan(observations, past, generators(1, 2))
+    _, plain = BeamSearch(model, tokenizer, config, RecomputingDecoder).plan(observations, past, generators(1, 2))
+    for name in ("observations", "actions", "alive", "scores", "rewards", "returns", "log_likelihood"):
         torch.testing.assert_close(getattr(cached, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
-
-
-def until_end(plans):
-    """The tokens without those after a predicted end: beams that differ in these alone tie, and rounding sorts them."""
-    return plans.tokens.masked_fill(~plans.alive[..., None], -1)
-
-
-def test_a_batch_gives_the_plans_of_single_environments_and_a_seed_its_plan():
-    model, tokenizer = make(3, 2, 9, 4)
-    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=6, beam_width=5, context=2))
-    observations, context = problem(model, 3, 2)
-    _, together = search.plan(observations, context, generators(4, 5, 6))
-    _, again = search.plan(observations, context, generators(4, 5, 6))
-    torch.testing.assert_close(again.tokens, together.tokens)
-    for row, seed in enumerate((4, 5, 6)):
-        _, alone = search.plan(observations[row : row + 1], context[row : row + 1], generators(seed))
-        torch.testing.assert_close(until_end(alone)[0], until_end(together)[row])
-        torch.testing.assert_close(alone.scores[0], together.scores[row], atol=1e-5, rtol=1e-5)
-    _, other = search.plan(observations, context, generators(7, 8, 9))
-    assert not torch.equal(other.tokens, together.tokens)
 
 
 def test_scores_are_the_discounted_rewards_and_the_last_return():
     model, tokenizer = make(3, 2, 9, 4)
     config = BeamSearchConfig(horizon=5, beam_width=4, context=2, discount=0.8)
-    _, plans = BeamSearch(model, tokenizer, config).plan(*problem(model, 2, 2), generators(0, 1))
+    _, plans = BeamSearch(model, tokenizer, config).plan(*problem(model, tokenizer, 2, 2), generators(0, 1))
     alive = plans.alive.all(-1)
     assert alive.any()
     discounts = 0.8 ** torch.arange(5)
@@ -133,10 +120,11 @@ def test_scores_are_the_discounted_rewards_and_the_last_return():
 def test_the_return_to_go_of_the_context_is_never_read():
     model, tokenizer = make(3, 2, 9, 4)
     search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=3, beam_width=4, context=2))
-    observations, context = problem(model, 1, 2)
-    _, plans = search.plan(observations, context, generators(0))
-    context[..., -1] = (context[..., -1] + 4) % 9
-    _, others = search.plan(observations, context, generators(0))
+    tokens, present = read_prefix(model, tokenizer, *problem(model, tokenizer, 1, 2))
+    noise = search._noise(generators(0))
+    plans = search._search(torch.cat([tokens.flatten(1), present], 1), *noise)
+    tokens[..., -1] = 4
+    others = search._search(torch.cat([tokens.flatten(1), present], 1), *noise)
     torch.testing.assert_close(plans.tokens, others.tokens)
 
 
@@ -174,7 +162,7 @@ def scripted_search(rewards, returns, **settings):
 
 def test_a_stop_token_ends_a_beams_return():
     search = scripted_search([[2, 1]] * 3, [[2, 2]] * 3, beam_width=64, n_expand=1)
-    _, plans = search.plan(torch.zeros(1, 1), torch.zeros(1, 0, 4, dtype=torch.int64), generators(0))
+    plans = written(search, torch.zeros(1, 1), torch.zeros(1, 0, 3), [0])
     scores = {}
     for actions, score, alive in zip(plans.tokens[0, :, :, 1], plans.scores[0], plans.alive[0], strict=True):
         scores.setdefault(tuple(actions[: int(alive.sum())].tolist()), set()).add(float(score))
@@ -212,7 +200,7 @@ def test_the_log_likelihood_is_that_of_the_tokens_up_to_the_end():
     config = BeamSearchConfig(
         horizon=6, beam_width=60, n_expand=1, context=0, action_cdf=None, action_temperature=2.0, observation_top_k=None
     )
-    _, plans = BeamSearch(model, tokenizer, config).plan(*problem(model, 2, 0), generators(0, 1))
+    plans = written(BeamSearch(model, tokenizer, config), *problem(model, tokenizer, 2, 0), [0, 1])
     assert plans.alive.sum(-1).unique().tolist() == [1, 2, 3, 4, 5, 6]
     for tokens, found in zip(plans.tokens.flatten(0, 1), plans.log_likelihood.flatten(), strict=True):
         assert float(found) == pytest.approx(planned_log_likelihood(model, tokens), abs=1e-3)
@@ -245,7 +233,7 @@ def test_the_log_likelihood_does_not_depend_on_the_horizon_once_all_beams_have_e
     values = np.repeat(np.array([[0.0], [1.0], [2.0]], dtype=np.float32), 5, axis=1)
     config = BeamSearchConfig(horizon=horizon, context=0, beam_width=16, n_expand=1, action_cdf=None)
     search = BeamSearch(Ending(), fit_tokenizer("quantile", values, 3), config, RecomputingDecoder)
-    _, plans = search.plan(torch.zeros(1, 2), torch.zeros(1, 0, 5, dtype=torch.int64), generators(0))
+    _, plans = search.plan(torch.zeros(1, 2), torch.zeros(1, 0, 4), generators(0))
     assert not plans.alive[0, :, 2:].any()
     found = {1: set(), 2: set()}
     for length, value in zip(plans.alive[0].sum(-1).tolist(), plans.log_likelihood[0], strict=True):

@@ -5,8 +5,8 @@ import torch
 
 from trajplan.data.dataset import OfflineDataset
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig
-from trajplan.planners.controller import TrajectoryController
+from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
+from trajplan.planners.controller import PlanningPolicy
 from trajplan.tokenizers.fit import fit_tokenizer
 
 S, A, V, WINDOW = 3, 2, 9, 6
@@ -41,7 +41,9 @@ def parts():
 
 
 def controller(parts, **settings):
-    return TrajectoryController(*parts, BeamSearchConfig(**{"horizon": 4, "beam_width": 4, "context": 2} | settings))
+    model, tokenizer, info = parts
+    config = BeamSearchConfig(**{"horizon": 4, "beam_width": 4, "context": 2} | settings)
+    return PlanningPolicy(BeamSearch(model, tokenizer, config), info)
 
 
 def episode(steps, seed=0):
@@ -63,25 +65,20 @@ def drive(policy, steps, seed, row=0):
 def test_the_context_is_the_last_transitions_as_they_happened(parts):
     policy = controller(parts)
     calls = []
-    plan = policy.search.plan
+    plan = policy.planner.plan
 
-    def spy(observations, context, generators):
-        calls.append((observations, context))
-        return plan(observations, context, generators)
+    def spy(observations, past, generators):
+        calls.append((observations, past))
+        return plan(observations, past, generators)
 
-    policy.search.plan = spy
+    policy.planner.plan = spy
     actions = drive(policy, 5, seed=3)
     observations, rewards = episode(5, 3)
-    tokenizer = parts[1]
-    for step, (observed, context) in enumerate(calls):
+    for step, (observed, past) in enumerate(calls):
         assert observed.numpy() == pytest.approx(observations[step : step + 1])
-        expected = [
-            tokenizer.encode(torch.tensor([*observations[t], *actions[t], rewards[t]]), slice(0, J - 1))
-            for t in range(max(0, step - 2), step)
-        ]
-        assert context.shape == (1, len(expected), J)
-        for row, tokens in zip(context[0], expected, strict=True):
-            assert torch.equal(row[:-1], tokens)
+        happened = [[*observations[t], *actions[t], rewards[t]] for t in range(max(0, step - 2), step)]
+        assert past.shape == (1, len(happened), J - 1)
+        torch.testing.assert_close(past[0], torch.tensor(np.array(happened), dtype=torch.float32).view(-1, J - 1))
 
 
 def test_environments_acted_for_together_get_the_actions_they_get_alone(parts):

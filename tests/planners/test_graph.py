@@ -10,8 +10,7 @@ import torch
 from trajplan.models.decoder import CachedDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners import graph
-from trajplan.planners.beam_search import BeamSearch
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
 from trajplan.planners.graph import GraphedFunction, pad_batch
 from trajplan.tokenizers.fit import fit_tokenizer
 
@@ -99,7 +98,7 @@ def problem(batch, context):
     generators = [torch.Generator().manual_seed(seed) for seed in range(batch)]
     random = torch.Generator().manual_seed(context)
     observations = torch.rand(batch, 3, generator=random)
-    return observations, torch.randint(9, (batch, context, 7), generator=random), generators
+    return observations, torch.rand(batch, context, 6, generator=random), generators
 
 
 def test_the_buffers_that_a_graph_replays_into_live_as_long_as_it(on_the_cpu):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from trajplan.config import from_dict
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.planners.sampling import sample
 
 LOGITS = torch.tensor([0.1, 0.4, 0.3, 0.2]).log()

@@ -9,7 +9,6 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from trajplan.data.dataset import OfflineDataset
-from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig
 
 
@@ -53,11 +52,6 @@ def tiny():
         return TrainConfig(**run | shape | cadence | changes)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def planner():
-    return BeamSearchConfig(horizon=2, beam_width=2, context=1)
 
 
 class Trainer:

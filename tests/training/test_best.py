@@ -30,13 +30,13 @@ def rising(tiny):
 
 
 @pytest.fixture(scope="module")
-def whole(dataset, rising, planner, tmp_path_factory):
+def whole(dataset, rising, tmp_path_factory):
     """A run to its end that has kept every checkpoint, and its result."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state, "KEPT", 100)
-        return folder, train(dataset, folder, rising(), planner)
+        return folder, train(dataset, folder, rising())
 
 
 def weights(path):
@@ -82,7 +82,7 @@ def test_only_a_checkpoint_after_the_best_holds_it_beside_its_own(whole):
 
 
 @pytest.mark.parametrize("update", [5, 10, 35])
-def test_a_run_that_goes_on_from_a_checkpoint_keeps_the_same(whole, dataset, rising, planner, tmp_path, update):
+def test_a_run_that_goes_on_from_a_checkpoint_keeps_the_same(whole, dataset, rising, tmp_path, update):
     folder, _ = whole
     for file in folder.iterdir():
         (shutil.copytree if file.is_dir() else shutil.copy)(file, tmp_path / file.name)
@@ -90,7 +90,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_keeps_the_same(whole, dataset, ris
         shutil.rmtree(step(tmp_path, later))
     # As if killed between the state and the model of that update.
     (tmp_path / "model.safetensors").write_bytes(b"old")
-    result = train(dataset, tmp_path, rising(), planner, resume=True)
+    result = train(dataset, tmp_path, rising(), resume=True)
     assert result.kept == 10
     for name in ("model.safetensors", RUN):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -98,24 +98,22 @@ def test_a_run_that_goes_on_from_a_checkpoint_keeps_the_same(whole, dataset, ris
         assert (step(tmp_path, 60) / name).read_bytes() == (step(folder, 60) / name).read_bytes()
 
 
-def test_without_held_out_episodes_the_last_weights_are_kept(dataset, tiny, planner, tmp_path):
-    result = train(dataset, tmp_path, tiny(held_out=0.0), planner)
+def test_without_held_out_episodes_the_last_weights_are_kept(dataset, tiny, tmp_path):
+    result = train(dataset, tmp_path, tiny(held_out=0.0))
     assert result.kept == 12
     assert same(weights(tmp_path), weights(step(tmp_path, 12)))
     assert json.loads((tmp_path / RUN).read_text())["weights"] == {"update": 12, "held_out_loss": None}
 
 
-def test_before_the_first_measurement_the_last_weights_are_kept(dataset, tiny, planner, tmp_path, monkeypatch):
+def test_before_the_first_measurement_the_last_weights_are_kept(dataset, tiny, tmp_path, monkeypatch):
     original = loop._update
     monkeypatch.setattr(loop, "_update", lambda run, wanted: (original(run, wanted)[0], run.done == 2))
-    result = train(dataset, tmp_path, tiny(), planner)
+    result = train(dataset, tmp_path, tiny())
     assert (result.updates, result.kept, result.interrupted) == (3, 3, True)
     assert same(weights(tmp_path), weights(step(tmp_path, 3)))
 
 
-def test_a_checkpoint_of_an_earlier_version_goes_on_and_finds_its_best_from_there(
-    whole, dataset, rising, planner, tmp_path
-):
+def test_a_checkpoint_of_an_earlier_version_goes_on_and_finds_its_best_from_there(whole, dataset, rising, tmp_path):
     folder, _ = whole
     for file in folder.iterdir():
         (shutil.copytree if file.is_dir() else shutil.copy)(file, tmp_path / file.name)
@@ -129,36 +127,36 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_and_finds_its_best_from_ther
     settings = json.loads((tmp_path / "training.json").read_text())
     del settings["patience"]
     (tmp_path / "training.json").write_text(json.dumps(settings))
-    assert train(dataset, tmp_path, rising(), planner, resume=True).kept == 55
+    assert train(dataset, tmp_path, rising(), resume=True).kept == 55
     assert weights(step(tmp_path, 60)).keys() == weights(step(folder, 60)).keys()
     assert same(weights(step(tmp_path, 60)), weights(step(folder, 60)))
     assert same(weights(tmp_path), weights(step(folder, 55)))
 
 
-def test_patience_stops_the_run(whole, dataset, rising, planner, tmp_path):
+def test_patience_stops_the_run(whole, dataset, rising, tmp_path):
     folder, _ = whole
-    result = train(dataset, tmp_path, rising(patience=3), planner)
+    result = train(dataset, tmp_path, rising(patience=3))
     assert (result.updates, result.kept, result.interrupted, result.stopped_early) == (25, 10, False, True)
     assert same(weights(tmp_path), weights(folder))
     assert same(weights(step(tmp_path, 25)), weights(step(folder, 25)))
     assert measured(tmp_path) == {update: loss for update, loss in measured(folder).items() if update <= 25}
     assert json.loads((tmp_path / RUN).read_text())["stopped_early"]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    again = train(dataset, tmp_path, rising(patience=3), planner, resume=True)
+    again = train(dataset, tmp_path, rising(patience=3), resume=True)
     assert again == result
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_stopped_goes_on_with_more_patience(whole, dataset, rising, planner, tmp_path):
+def test_a_run_that_stopped_goes_on_with_more_patience(whole, dataset, rising, tmp_path):
     folder, _ = whole
-    train(dataset, tmp_path, rising(patience=3), planner)
-    result = train(dataset, tmp_path, rising(patience=None), planner, resume=True)
+    train(dataset, tmp_path, rising(patience=3))
+    result = train(dataset, tmp_path, rising(patience=None), resume=True)
     assert (result.updates, result.kept, result.stopped_early) == (60, 10, False)
     assert same(weights(step(tmp_path, 60)), weights(step(folder, 60)))
     assert json.loads((tmp_path / "training.json").read_text())["patience"] is None
 
 
-def test_a_killed_run_stops_where_it_would_have(dataset, rising, planner, tmp_path, monkeypatch):
+def test_a_killed_run_stops_where_it_would_have(dataset, rising, tmp_path, monkeypatch):
     class KilledError(Exception):
         pass
 
@@ -171,14 +169,14 @@ def test_a_killed_run_stops_where_it_would_have(dataset, rising, planner, tmp_pa
 
     monkeypatch.setattr(loop, "_update", killed)
     with pytest.raises(KilledError):
-        train(dataset, tmp_path, rising(patience=3), planner)
+        train(dataset, tmp_path, rising(patience=3))
     monkeypatch.undo()
-    result = train(dataset, tmp_path, rising(patience=3), planner, resume=True)
+    result = train(dataset, tmp_path, rising(patience=3), resume=True)
     assert (result.updates, result.kept, result.stopped_early) == (25, 10, True)
 
 
-def test_two_processes_keep_and_stop_alike(trainer, dataset, rising, planner, tmp_path):
-    trainer.run("train", dataset, tmp_path, rising(patience=3, learning_rate=0.03), planner, processes=2)
+def test_two_processes_keep_and_stop_alike(trainer, dataset, rising, tmp_path):
+    trainer.run("train", dataset, tmp_path, rising(patience=3, learning_rate=0.03), processes=2)
     assert json.loads((tmp_path / RUN).read_text()) == {
         "updates": 20,
         "weights": {"update": 5, "held_out_loss": measured(tmp_path)[5]},
@@ -187,8 +185,8 @@ def test_two_processes_keep_and_stop_alike(trainer, dataset, rising, planner, tm
     assert same(weights(tmp_path), weights(step(tmp_path, 20))) is False
 
 
-def test_a_rise_is_said_once(dataset, rising, planner, tmp_path, capsys):
-    train(dataset, tmp_path / "run", rising(), planner)
+def test_a_rise_is_said_once(dataset, rising, tmp_path, capsys):
+    train(dataset, tmp_path / "run", rising())
     told = re.findall("The held-out loss rises.*", capsys.readouterr().err)
     assert len(told) == 1
     assert re.match(

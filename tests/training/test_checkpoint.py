@@ -15,7 +15,7 @@ from trajplan.training.checkpoint import load_model_folder, save_model_folder
 
 
 @pytest.fixture(scope="module")
-def parts(tiny, planner):
+def parts(tiny):
     info = DatasetInfo(
         id="toy",
         observation_space=spaces.Box(-1, 1, (2,), np.float32),
@@ -29,7 +29,7 @@ def parts(tiny, planner):
     torch.manual_seed(0)
     shape = {"observation_dim": 2, "action_dim": 1, "bins": 8, "window": 4, "n_embd": 8, "n_head": 2, "n_layer": 1}
     model = TrajectoryTransformer(TrajectoryTransformerConfig(**shape, bin_counts=tokenizer.sizes.tolist()))
-    return model, tokenizer, info, planner, tiny(termination_penalty=None)
+    return model, tokenizer, info, tiny(termination_penalty=None)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,13 @@ def folder(saved, tmp_path):
 
 
 def test_round_trip(saved, parts):
-    model, tokenizer, info, planner, config = parts
+    model, tokenizer, info, config = parts
     loaded = load_model_folder(saved)
     tokens = torch.randint(0, 3, (2, 20))
     assert torch.equal(loaded.model(tokens).logits, model.eval()(tokens).logits)
     assert torch.equal(loaded.tokenizer.edges, tokenizer.edges)
     assert loaded.info.to_dict() == info.to_dict()
-    assert (loaded.planner_config, loaded.train_config) == (planner, config)
+    assert loaded.train_config == config
     assert (loaded.discount, loaded.termination_penalty) == (0.99, None)
     assert not loaded.model.training
 
@@ -68,7 +68,7 @@ def test_nothing_but_safetensors_and_json(saved):
 
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.safetensors", "dataset.json", "planner.json"],
+    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.safetensors", "dataset.json"],
 )
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
@@ -81,7 +81,7 @@ def test_a_missing_folder_is_named(tmp_path):
         load_model_folder(tmp_path / "nosuch")
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "dataset.json", "planner.json", "training.json"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "dataset.json", "training.json"])
 def test_a_damaged_file_is_an_error(folder, name):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
@@ -94,7 +94,7 @@ def edit(path, **changes):
 
 
 def test_a_setting_of_another_version_is_named(folder):
-    edit(folder / "planner.json", beam_depth=3)
+    edit(folder / "training.json", beam_depth=3)
     with pytest.raises(CheckpointError, match="beam_depth"):
         load_model_folder(folder)
 

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from trajplan.data.dataset import OfflineDataset
-from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train
 
@@ -37,7 +36,7 @@ def test_a_small_model_reaches_the_entropy_of_a_markov_source(tmp_path):
         batch_size=64, updates=300, learning_rate=5e-3, held_out=0.2, eval_every=300, eval_windows=4000,
         save_every=300, log_every=100, precision="no",
     )  # fmt: skip
-    result = train(dataset, tmp_path / "run", config, BeamSearchConfig(context=2))
+    result = train(dataset, tmp_path / "run", config)
 
     _, held_out = dataset.split(0.2, 0)
     windows = dataset.windows(3, episodes=held_out)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from trajplan.baselines.registry import METHODS
@@ -9,31 +10,19 @@ from trajplan.baselines.settings import RunConfig
 from trajplan.commands.run_arguments import add_run_arguments, datasets_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
-from trajplan.parser import Parser
-
-
-class MethodParser(Parser):
-    """The options of one method, added only when it is the chosen one: its file is not imported for the others."""
-
-    method: str | None = None
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Add the options, and parse."""
-        if self.method is not None:
-            method, self.method = self.method, None
-            _add_options(self, method)
-        return super().parse_known_args(args, namespace)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `trajplan baseline`."""
     parser.epilog = "trajplan baseline METHOD --help lists the settings of a method."
-    methods = parser.add_subparsers(dest="method", metavar="METHOD", required=True, parser_class=MethodParser)
+    methods: Any = parser.add_subparsers(dest="method", metavar="METHOD", required=True)
     for name, entry in METHODS.items():
-        methods.add_parser(name, help=entry.summary, description=f"{entry.summary}.").method = name
+        chosen = methods.add_parser(name, help=entry.summary, description=f"{entry.summary}.")
+        # Only for the chosen method, as its file is imported for it.
+        chosen.complete = partial(_add_options, name)
 
 
-def _add_options(parser: argparse.ArgumentParser, method: str) -> None:
+def _add_options(method: str, parser: argparse.ArgumentParser, words: list[str]) -> None:
     add_run_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     note = "where published settings differ by environment, those are taken"

@@ -1,14 +1,16 @@
 """`trajplan evaluate`: run a checkpoint in its environment, and write down what came of it."""
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given
 from trajplan.errors import ConfigError
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.files import read_json
+from trajplan.parser import Parser
+from trajplan.planners.registry import DEFAULT, PLANNERS, planner_named, type_of
 
 # What `trajplan.evaluate` takes under the same names.
 _OPTIONS = (
@@ -17,7 +19,7 @@ _OPTIONS = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The command's options."""
     parser.add_argument(
         "checkpoint", metavar="DIR", help="checkpoint folder, or a model's name on the Hugging Face hub"
@@ -35,7 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many to film (default: 3)")
     parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    add_config_arguments(parser, BeamSearchConfig, "planner settings instead of the checkpoint's own")
+    summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in PLANNERS.items())
+    parser.add_argument("--planner", metavar="NAME", help=f"what plans (default: the checkpoint's). {summaries}")
+    parser.epilog = "trajplan evaluate --planner NAME --help lists a planner's settings, which are options, too."
+    parser.complete = _add_planner_settings
+
+
+def _add_planner_settings(parser: Parser, words: list[str]) -> None:
+    """Add the settings of the planner that acts: only its file is imported."""
+    name = _planner_in(words)
+    if name is None and not {"--help", "-h"} & set(words):
+        name = _planner_of_checkpoint(words)
+    if name is not None:
+        title = f"settings of {name} instead of the checkpoint's own"
+        add_config_arguments(parser, planner_named(name).config_class(), title)
+        parser.set_defaults(settings_of=name)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,14 +85,38 @@ def _output_folder(args: argparse.Namespace) -> Path:
     return output
 
 
-def _planner(args: argparse.Namespace, folder: Path) -> BeamSearchConfig | None:
+def _planner(args: argparse.Namespace, folder: Path) -> Any:
+    """The planner's settings, or None for a baseline, which takes none."""
     from trajplan.hub import is_baseline
-    from trajplan.training.resume import saved_planner
+    from trajplan.planners.settings import planner_config, saved_planner
 
+    settings = given(args, planner_named(args.settings_of).config_class())
     if is_baseline(folder):
-        flags = [*given(args, BeamSearchConfig), *(["picture"] if args.picture else [])]
+        flags = [*(["planner"] if args.planner else []), *settings, *(["picture"] if args.picture else [])]
         if flags:
             names = ", ".join("--" + name.replace("_", "-") for name in flags)
             raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {names}.")
         return None
-    return dataclasses.replace(saved_planner(folder), **given(args, BeamSearchConfig))
+    saved = saved_planner(folder)
+    if settings and args.settings_of != (args.planner or type_of(saved)):
+        raise ConfigError(f"{args.checkpoint} plans by {type_of(saved)}: name the planner with --planner NAME.")
+    return planner_config(args.planner, saved, settings)
+
+
+def _planner_in(words: list[str]) -> str | None:
+    """The planner that a command line names."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--planner="):
+            return word.partition("=")[2]
+        if word == "--planner":
+            return following
+    return None
+
+
+def _planner_of_checkpoint(words: list[str]) -> str:
+    """The planner of the checkpoint folder among the words of a command line; on the hub it is not known yet."""
+    for before, word in zip(["", *words], words, strict=False):
+        path = Path(word).expanduser() / "planner.json"
+        if before != "--output" and not word.startswith("-") and path.is_file():
+            return str(read_json(path).get("type", DEFAULT))
+    return DEFAULT

@@ -17,7 +17,7 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.evaluation.environments import environment_maker, reference_scores, try_environment
 from trajplan.hub import load_policy
-from trajplan.planners.config import check_window
+from trajplan.planners.settings import check_window
 from trajplan.presets import Preset, preset_for, preset_named
 
 

@@ -12,7 +12,7 @@ from trajplan.baselines.registry import METHODS, method_named
 from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, given, option, require, to_dict
 from trajplan.errors import ConfigError
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.registry import DEFAULT, planner_named
 from trajplan.training.config import TrainConfig
 
 # The Trajectory Transformer's name among the methods, its planner's among its settings, and all baselines' in --set.
@@ -133,7 +133,7 @@ def _typed(word: str, method: str, name: str, text: str) -> Any:
     elif name == "preset":
         return text
     elif name.startswith(PLANNER):
-        classes, plain = [BeamSearchConfig], name.removeprefix(PLANNER)
+        classes, plain = [planner_named(DEFAULT).config_class()], name.removeprefix(PLANNER)
     else:
         classes = [TrainConfig]
     if plain == "seed":

@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from trajplan.errors import DataError
 
-_WRAPPERS = ("gymnasium.wrappers.", "gymnasium.wrappers:", "trajplan.data.collection.repeat:")
+_WRAPPERS = ("gymnasium.wrappers.", "gymnasium.wrappers:", "trajplan.data.repeat:")
 # Written by Gymnasium before 1.0, unknown to it since.
 _OLD_KEYS = ("apply_api_compatibility", "autoreset")
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
-from trajplan.planners.config import BeamSearchConfig
+from trajplan.planners.controller import PlanningPolicy
+from trajplan.planners.plan import Plan
+from trajplan.planners.settings import describe_planner
 
 
 class Policy(Protocol):
@@ -57,7 +59,7 @@ class RandomPolicy:
 
 def _kind(policy: Policy) -> str:
     """What acts, and how large it is."""
-    model = getattr(getattr(policy, "search", None), "model", None) or getattr(policy, "method", None)
+    model = getattr(getattr(policy, "planner", None), "model", None) or getattr(policy, "method", None)
     name = getattr(policy, "name", None) or type(model or policy).__name__
     if model is None:
         return name
@@ -82,7 +84,7 @@ class Controller:
         self._steps: int | None = None
 
     def __repr__(self) -> str:
-        info, config = self.info, getattr(self.policy, "config", None)
+        info = self.info
         lines = [
             f"Controller: {_kind(self.policy)}",
             f"  dataset      {info.id}: {info.num_episodes:,} episodes, {info.num_transitions:,} transitions, "
@@ -90,11 +92,11 @@ class Controller:
             f"  environment  {info.env_spec.id if info.env_spec else 'none recorded'}: "
             f"{info.observation_dim} observed, actions {info.action_space}",
         ]
-        if isinstance(config, BeamSearchConfig):
-            lines.append(
-                f"  planner      beam search: horizon {config.horizon}, {config.beam_width} beams, n_expand "
-                f"{config.n_expand}, context {config.context}, discount {config.discount:g}"
-            )
+        if isinstance(self.policy, PlanningPolicy):
+            planner = describe_planner(self.policy.config)
+            name = planner.pop("type")
+            settings = [f"{key} {value}" for key, value in planner.items() if value is not None]
+            lines.append(f"  planner      {name}: {', '.join(settings)}")
         return "\n".join(lines)
 
     @property
@@ -103,8 +105,8 @@ class Controller:
         return self.policy.info
 
     @property
-    def plan(self) -> Any | None:
-        """The plan behind the last action (`trajplan.planners`), or None where the policy makes none."""
+    def plan(self) -> Plan | None:
+        """The plan behind the last action, or None where the policy makes none."""
         return getattr(self.policy, "last_plans", {}).get(0)
 
     def release(self) -> Policy:

@@ -4,58 +4,75 @@ Shapes: B environments, K beams, n candidates a beam, H planned transitions, C c
 dimensions, A action dimensions, J = S + A + 2 tokens a transition, V bins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from trajplan.devices import is_out_of_memory
-from trajplan.errors import ConfigError
+from trajplan.config import option, require
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
-from trajplan.planners.config import BeamSearchConfig, check_window
-from trajplan.planners.graph import GraphedFunction
+from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import is_random, sample
+from trajplan.planners.settings import check_window
+from trajplan.planners.tokens import (
+    DecoderMaker,
+    TokenPlans,
+    bind_decoder,
+    draw_noise,
+    enough_memory,
+    log_probability,
+    next_transition,
+    predicted_value,
+    read_prefix,
+)
 from trajplan.tokenizers.tokenizer import Tokenizer
 
 
-@dataclass
-class BeamPlans:
-    """The kept beams of a batch of environments, best first.
+@dataclass(frozen=True, kw_only=True)
+class BeamSearchConfig:
+    """Beam search that maximises reward (Janner, Li, Levine 2021, algorithm 1)."""
 
-    Attributes:
-        tokens: (B, K, H, J) int64; observation tokens of transition 0 are the observation planned from, and
-            return-to-go tokens are 0 (the search reads `returns`).
-        rewards: (B, K, H) predicted rewards, 0 after an end.
-        returns: (B, K, H) predicted returns-to-go, 0 from an end on.
-        scores: (B, K) predicted discounted return of each beam, highest first.
-        alive: (B, K, H) False for transitions after the beam's predicted end.
-        log_likelihood: (B, K) log-probability of the planned action and observation tokens under the model, in nats; of
-            an ended beam those up to its stop token.
-    """
+    horizon: int = option(15, "transitions to plan ahead")
+    beam_width: int = option(128, "partial trajectories kept after each planned transition")
+    n_expand: int = option(2, "candidates that each kept trajectory becomes at the next transition")
+    context: int = option(5, "past transitions that the plan is conditioned on")
+    discount: float = option(0.99, "discount of predicted rewards; the one the model was trained with")
+    action_top_k: int | None = option(None, "sample action tokens among the k likeliest (none: all)")
+    action_cdf: float | None = option(
+        0.4, "sample action tokens among the likeliest up to this mass (none: all); 0.4 is the release's cdf 0.6"
+    )
+    action_temperature: float = option(1.0, "temperature of the action tokens")
+    observation_top_k: int | None = option(1, "sample observation tokens among the k likeliest (1: greedy, none: all)")
+    observation_cdf: float | None = option(
+        None, "sample observation tokens among the likeliest up to this mass (none: all)"
+    )
+    observation_temperature: float = option(1.0, "temperature of the observation tokens")
+    percentile: float | None = option(
+        None, "read reward and return at this percentile of their bins, 0 to 1 (none: their expectation)"
+    )
+    replan_every: int = option(1, "steps acted from one plan before the next is made")
 
-    tokens: Tensor
-    rewards: Tensor
-    returns: Tensor
-    scores: Tensor
-    alive: Tensor
-    log_likelihood: Tensor
-
-    def reorder(self, beams: Tensor) -> "BeamPlans":
-        """The plans of beams `beams` (B, K'), in that order."""
-        row = torch.arange(len(beams), device=beams.device)[:, None]
-        return BeamPlans(*(value[row, beams] for value in self.__dict__.values()))
+    def __post_init__(self) -> None:
+        for name in ("horizon", "beam_width", "n_expand", "replan_every"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        require(self.context >= 0, "context", self.context, "be 0 or more past transitions")
+        require(0 < self.discount <= 1, "discount", self.discount, "be above 0 and at most 1")
+        require(
+            self.replan_every <= self.horizon, "replan_every", self.replan_every, f"be at most {self.horizon} steps"
+        )
+        require(self.percentile is None or 0 <= self.percentile <= 1, "percentile", self.percentile, "be from 0 to 1")
+        for kind in ("action", "observation"):
+            top_k, cdf = getattr(self, f"{kind}_top_k"), getattr(self, f"{kind}_cdf")
+            temperature = getattr(self, f"{kind}_temperature")
+            require(top_k is None or top_k >= 1, f"{kind}_top_k", top_k, "be at least 1, or none")
+            require(cdf is None or 0 < cdf <= 1, f"{kind}_cdf", cdf, "be above 0 and at most 1, or none")
+            require(temperature > 0, f"{kind}_temperature", temperature, "be above 0")
 
 
 class BeamSearch:
-    """Plans with a trained model.
-
-    The model never sees more transitions than the window it was trained on. When the next planned transition would not
-    fit, the search re-anchors: the last `window // 2` transitions move to the window's start and are encoded anew,
-    whichever decoder is used.
+    """Plans with a trained model; a plan's score is the predicted discounted return.
 
     Args:
         model: in evaluation mode; its device is where plans are made.
@@ -72,60 +89,33 @@ class BeamSearch:
         model: TrajectoryTransformer,
         tokenizer: Tokenizer,
         config: BeamSearchConfig,
-        decoder: Callable[[TrajectoryTransformer], Decoder] = CachedDecoder,
+        decoder: DecoderMaker = CachedDecoder,
     ):
         check_window(config, model.config.window)
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
         self.config = config
-        self._search: Callable[..., Any] = partial(self.search, decoder(model))
-        if model.device.type == "cuda" and decoder is CachedDecoder:
-            self._search = GraphedFunction(lambda: partial(self.search, decoder(model)))
+        self._search = bind_decoder(self.search, model, decoder)
 
-    def plan(
-        self, observations: Tensor, context: Tensor, generators: Sequence[torch.Generator]
-    ) -> tuple[Tensor, BeamPlans]:
-        """Plan from the present of several environments at once; each gets the plan it would get alone.
-
-        Args:
-            observations: (B, S) float32, flattened.
-            context: (B, C, J) int64, tokens of the last C transitions, the return-to-go ones ignored.
-            generators: one CPU generator an environment, which all of its plan's randomness comes from.
-
-        Returns:
-            The best plans' first actions (B, A) float32, and all kept beams.
+    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+        """See `trajplan.planners.controller.Planner`.
 
         Raises:
             ConfigError: if the plans do not fit into memory.
         """
-        S = self.model.config.observation_dim
-        tokens = self.tokenizer.encode(observations.to(self.model.device), slice(0, S))
-        prefix = torch.cat([context.to(tokens.device).flatten(1), tokens], 1)
-        try:
-            plans: BeamPlans = self._search(prefix, *self._noise(generators))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ConfigError(
-                f"The plans need more memory than there is on {self.model.device}: choose a smaller horizon "
-                f"({self.config.horizon}), beam_width ({self.config.beam_width}) or n_expand "
-                f"({self.config.n_expand}), or plan for fewer environments at once ({len(prefix)})."
-            ) from None
-        return self.actions(plans)[:, 0, 0], plans
-
-    def actions(self, plans: BeamPlans) -> Tensor:
-        """Planned actions (B, K, H, A) float32."""
-        S, A = self.model.config.observation_dim, self.model.config.action_dim
-        return self.tokenizer.decode(plans.tokens[..., S : S + A], slice(S, S + A))
-
-    def observations(self, plans: BeamPlans) -> Tensor:
-        """Planned observations (B, K, H, S) float32, the first the one planned from."""
-        S = self.model.config.observation_dim
-        # A stop token decodes to nothing; `alive` tells where that matters.
-        return self.tokenizer.decode(plans.tokens[..., :S].clamp(max=self.tokenizer.bins - 1), slice(0, S))
+        config, shape = self.config, self.model.config
+        tokens, present = read_prefix(self.model, self.tokenizer, observations, past)
+        advice = (
+            f"choose a smaller horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand "
+            f"({config.n_expand}), or plan for fewer environments at once ({len(present)})"
+        )
+        with enough_memory(self.model, advice):
+            plans = self._search(torch.cat([tokens.flatten(1), present], 1), *self._noise(generators))
+        plan = plans.decoded(self.tokenizer, shape.observation_dim, shape.action_dim)
+        return plan.actions[:, 0, 0], plan
 
     @torch.inference_mode()
-    def search(self, decoder: Decoder, prefix: Tensor, action_noise: Tensor, observation_noise: Tensor) -> BeamPlans:
+    def search(self, decoder: Decoder, prefix: Tensor, action_noise: Tensor, observation_noise: Tensor) -> TokenPlans:
         """The search itself, of tensors alone and without a wait for the device.
 
         Args:
@@ -139,15 +129,7 @@ class BeamSearch:
         S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
         device = prefix.device
         past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
-        plans = BeamPlans(
-            tokens=torch.zeros(B, K, H, J, dtype=torch.int64, device=device),
-            rewards=torch.zeros(B, K, H, device=device),
-            returns=torch.zeros(B, K, H, device=device),
-            scores=torch.zeros(B, K, device=device),
-            alive=torch.ones(B, K, H, dtype=torch.bool, device=device),
-            log_likelihood=torch.zeros(B, K, device=device),
-        )
-        plans.tokens[:, :, 0, :S] = prefix[:, None, -S:]
+        plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         gained = torch.zeros(B, K, device=device)
         in_window = past.shape[2] + 1
         logits = decoder.begin(prefix, K, n)[:, None].expand(B, K, -1)
@@ -189,13 +171,8 @@ class BeamSearch:
                 break
 
             # Sample the next observation of those that are kept.
-            if in_window == shape.window:
-                in_window = shape.window // 2
-                recent = torch.cat([past.expand(B, K, -1, J), plans.tokens[:, :, : step + 1]], 2)[:, :, -in_window:]
-                logits = decoder.restart(recent.flatten(2))
-            else:
-                logits = decoder.advance(plans.tokens[:, :, step, J - 1])
-            in_window += 1
+            planned = plans.tokens[:, :, : step + 1]
+            logits, in_window = next_transition(decoder, past, planned, in_window, shape.window)
             live = plans.alive[:, :, step]
             for dim in range(S):
                 observation = self._sample(logits, observation_noise, step, dim, "observation")
@@ -204,8 +181,7 @@ class BeamSearch:
                 # A stop token is legal in the first dimension alone; what follows it is no part of the plan.
                 live = live & (observation != V)
                 logits = decoder.advance(observation)
-            plans.alive[:, :, step + 1 :] &= live[..., None]
-            plans.returns[:, :, step].masked_fill_(~live, 0)
+            plans.end_where(live, step)
         return plans
 
     def _sample(self, logits: Tensor, noise: Tensor, step: int, dim: int, kind: str) -> Tensor:
@@ -214,11 +190,7 @@ class BeamSearch:
         return sample(logits, uniform, top_k=top_k, cdf=cdf, temperature=temperature)
 
     def _value(self, logits: Tensor, dim: int) -> Tensor:
-        """Reward or return-to-go (...) as its bins' expectation or percentile, from logits (..., V + 1)."""
-        probabilities = logits[..., :-1].float().softmax(-1)
-        if self.config.percentile is None:
-            return self.tokenizer.expectation(probabilities, dim)
-        return self.tokenizer.percentile(probabilities, self.config.percentile, dim)
+        return predicted_value(self.tokenizer, logits, dim, self.config.percentile)
 
     def _noise(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Uniform noise on the model's device; where nothing is sampled, no noise is drawn."""
@@ -226,14 +198,9 @@ class BeamSearch:
         H, K = config.horizon, config.beam_width
         action_shape = (H, K, config.n_expand, shape.action_dim) if is_random(config.action_top_k) else (0,)
         observation_shape = (H, K, shape.observation_dim) if is_random(config.observation_top_k) else (0,)
-        draws = [[torch.rand(size, generator=g) for g in generators] for size in (action_shape, observation_shape)]
-        action_noise, observation_noise = (torch.stack(rows).to(self.model.device) for rows in draws)
-        return action_noise, observation_noise
-
-
-def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability (...) in nats of `tokens` (...) under `logits` (..., V)."""
-    return logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+        # One after the other, as each draws on the same generators.
+        draws = [draw_noise(generators, size, self.model.device) for size in (action_shape, observation_shape)]
+        return draws[0], draws[1]
 
 
 def pick(candidates: Tensor, index: Tensor) -> Tensor:

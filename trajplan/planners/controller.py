@@ -1,87 +1,63 @@
-"""A Trajectory Transformer and its beam search as a controller of many environments at once."""
+"""A planner as a policy of many environments at once."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trajplan.data.info import DatasetInfo
-from trajplan.models.trajectory_transformer import TrajectoryTransformer
-from trajplan.planners.beam_search import BeamPlans, BeamSearch
-from trajplan.planners.config import BeamSearchConfig
-from trajplan.tokenizers.tokenizer import Tokenizer
+from trajplan.planners.memory import EpisodeMemory
+from trajplan.planners.plan import Plan
 
 
-@dataclass(frozen=True, repr=False)
-class Plan:
-    """All kept beams of one environment's plan, best first, as numpy arrays.
+class Planner(Protocol):
+    """Plans for several environments at once; made with a model, its tokenizer and the planner's settings.
 
     Attributes:
-        observations: (K, H, S) float32; the first is the observation planned from.
-        actions: (K, H, A) float32.
-        rewards: (K, H) predicted rewards.
-        returns: (K, H) predicted returns-to-go.
-        scores: (K,) predicted discounted returns.
-        alive: (K, H) False after a predicted end.
-        log_likelihood: (K,) of the planned tokens up to a beam's end, in nats.
+        config: the settings. All have `context`, the past transitions that a plan is conditioned on, and
+            `replan_every`, the steps acted from one plan before the next is made.
     """
 
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    returns: np.ndarray
-    scores: np.ndarray
-    alive: np.ndarray
-    log_likelihood: np.ndarray
+    config: Any
 
-    def __repr__(self) -> str:
-        beams, horizon = self.rewards.shape
-        first = np.array2string(self.actions[0, 0], precision=3, separator=", ")
-        return (
-            f"Plan: {beams} beams of {horizon} steps, the best first\n"
-            f"  best score      {self.scores[0]:.2f}, the last one's {self.scores[-1]:.2f}\n"
-            f"  first action    {first}\n"
-            f"  log-likelihood  {self.log_likelihood[0]:.2f} nats, of the best beam's tokens"
-        )
+    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+        """Plan from the present of several environments; each gets the plan it would get alone.
+
+        Args:
+            observations: (B, S) float32, flattened.
+            past: (B, C, S + A + 1) float32, observations, actions and rewards of the last C transitions.
+            generators: one CPU generator an environment, which all of its plan's randomness comes from.
+
+        Returns:
+            The actions to take now (B, A) float32, and what was planned, in tensors (B, K, ...).
+        """
 
 
-@dataclass
-class Slot:
-    """One environment's episode so far: what the next plan is conditioned on."""
-
-    generator: torch.Generator
-    context: list[torch.Tensor]
-    """Tokens (J,) of past transitions, oldest first, at most `config.context`."""
-    pending: torch.Tensor | None = None
-    """Observation and action tokens (S + A,) of the last step, whose reward is not known yet."""
-    planned: list[torch.Tensor] | None = None
-    """Actions (A,) of the last plan that are still to be acted."""
-
-
-class TrajectoryController:
+class PlanningPolicy:
     """Acts by planning; implements the Policy protocol of `trajplan.evaluation.policy`.
 
     Args:
-        model: the trained transformer.
-        tokenizer: the one it was trained with.
-        info: the dataset it was trained on.
-        config: settings of the beam search.
+        planner: makes the plans.
+        info: of the dataset that its model was trained on.
+
+    Attributes:
+        last_plans: by slot, the plan behind its last action.
     """
 
-    def __init__(self, model: TrajectoryTransformer, tokenizer: Tokenizer, info: DatasetInfo, config: BeamSearchConfig):
+    def __init__(self, planner: Planner, info: DatasetInfo):
+        self.planner = planner
         self.info = info
-        self.config = config
-        self.search = BeamSearch(model, tokenizer, config)
-        self.tokenizer = tokenizer.to("cpu")
-        self.slots: dict[int, Slot] = {}
+        self.config = planner.config
+        self.episodes: dict[int, EpisodeMemory] = {}
         self.last_plans: dict[int, Plan] = {}
 
     def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
         """Begin new episodes in environment slots `rows`, each with its own seed."""
         for seed, row in zip(seeds, rows, strict=True):
-            self.slots[int(row)] = Slot(torch.Generator().manual_seed(int(seed)), [])
+            self.episodes[int(row)] = EpisodeMemory(int(seed), self.config.context)
             self.last_plans.pop(int(row), None)
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -95,53 +71,26 @@ class TrajectoryController:
         Returns:
             (m, A) float32.
         """
-        slots = [self.slots[int(row)] for row in rows]
+        episodes = [self.episodes[int(row)] for row in rows]
         observed = torch.as_tensor(np.asarray(observations), dtype=torch.float32)
-        for slot, reward in zip(slots, rewards, strict=True):
-            self._remember(slot, float(reward))
-        waiting = [index for index, slot in enumerate(slots) if not slot.planned]
+        for episode, reward in zip(episodes, rewards, strict=True):
+            episode.observe_reward(float(reward))
         # Plans of one context length are made together; lengths differ only in an episode's first steps.
         groups: dict[int, list[int]] = defaultdict(list)
-        for index in waiting:
-            groups[len(slots[index].context)].append(index)
-        for length, members in groups.items():
-            self._plan([slots[i] for i in members], observed[members], length, [int(rows[i]) for i in members])
-        actions = torch.stack([slot.planned.pop(0) for slot in slots if slot.planned])
-        self._await_reward(slots, observed, actions)
-        return actions.numpy()
+        for index, episode in enumerate(episodes):
+            if not episode.planned:
+                groups[len(episode.past)].append(index)
+        for members in groups.values():
+            self._plan([episodes[i] for i in members], observed[members], [int(rows[i]) for i in members])
+        actions = [episode.act(present) for episode, present in zip(episodes, observed, strict=True)]
+        return torch.stack(actions).numpy()
 
-    def _plan(self, slots: list[Slot], observed: torch.Tensor, length: int, rows: list[int]) -> None:
-        J = self.tokenizer.num_dims
-        context = torch.stack([token for slot in slots for token in slot.context] or [torch.empty(0)])
-        context = context.view(len(slots), length, J).long()
-        _, plans = self.search.plan(observed, context, [slot.generator for slot in slots])
-        actions = self.search.actions(plans).cpu()
-        for index, (slot, row) in enumerate(zip(slots, rows, strict=True)):
-            slot.planned = list(actions[index, 0, : self.config.replan_every])
-            self.last_plans[row] = self._export(plans, actions, index)
-
-    def _export(self, plans: BeamPlans, actions: torch.Tensor, index: int) -> Plan:
-        return Plan(
-            observations=self.search.observations(plans)[index].cpu().numpy(),
-            actions=actions[index].numpy(),
-            rewards=plans.rewards[index].cpu().numpy(),
-            returns=plans.returns[index].cpu().numpy(),
-            scores=plans.scores[index].cpu().numpy(),
-            alive=plans.alive[index].cpu().numpy(),
-            log_likelihood=plans.log_likelihood[index].cpu().numpy(),
-        )
-
-    def _remember(self, slot: Slot, reward: float) -> None:
-        """Complete the pending transition with its reward and keep the newest `config.context` ones."""
-        if slot.pending is None or self.config.context == 0:
-            return
-        dim = self.tokenizer.num_dims - 2
-        token = self.tokenizer.encode(torch.tensor([reward]), slice(dim, dim + 1))
-        # The return-to-go is not known while acting; the model reads a constant in its place.
-        slot.context.append(torch.cat([slot.pending, token, token.new_zeros(1)]))
-        del slot.context[: -self.config.context]
-
-    def _await_reward(self, slots: list[Slot], observed: torch.Tensor, actions: torch.Tensor) -> None:
-        done = torch.cat([observed, actions], 1)
-        for slot, tokens in zip(slots, self.tokenizer.encode(done, slice(0, done.shape[1])), strict=True):
-            slot.pending = tokens
+    def _plan(self, episodes: list[EpisodeMemory], observed: Tensor, rows: list[int]) -> None:
+        width = self.info.observation_dim + self.info.action_dim + 1
+        past = torch.stack([step for episode in episodes for step in episode.past] or [torch.empty(0)])
+        past = past.view(len(episodes), -1, width) if past.numel() else torch.empty(len(episodes), 0, width)
+        first, plans = self.planner.plan(observed, past, [episode.generator for episode in episodes])
+        for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
+            plan = self.last_plans[row] = plans.row(index)
+            tail = torch.from_numpy(plan.actions[0, 1 : self.config.replan_every])
+            episode.planned = [first[index].cpu(), *tail]

@@ -17,7 +17,6 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import PARTIAL, fsync, read_json, write_json, writing
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig
 from trajplan.runs.tensors import difference
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.config import TrainConfig
@@ -34,14 +33,11 @@ class LoadedCheckpoint:
     info: DatasetInfo
     discount: float
     termination_penalty: float | None
-    planner_config: BeamSearchConfig
     train_config: TrainConfig
 
 
-def save_settings(
-    folder: Path, tokenizer: Tokenizer, info: DatasetInfo, planner: BeamSearchConfig, config: TrainConfig
-) -> None:
-    """Write what stays the same during a run: tokenizer, dataset.json, planner.json, training.json.
+def save_settings(folder: Path, tokenizer: Tokenizer, info: DatasetInfo, config: TrainConfig) -> None:
+    """Write what stays the same during a run: tokenizer, dataset.json, training.json.
 
     Raises:
         CheckpointError: if they cannot be written.
@@ -50,7 +46,6 @@ def save_settings(
         tokenizer.save(folder)
     targets = {"discount": config.discount, "termination_penalty": config.termination_penalty}
     write_json(folder / "dataset.json", info.to_dict() | targets)
-    write_json(folder / "planner.json", to_dict(planner))
     save_training(folder, config)
 
 
@@ -90,12 +85,11 @@ def save_model_folder(
     model: TrajectoryTransformer,
     tokenizer: Tokenizer,
     info: DatasetInfo,
-    planner: BeamSearchConfig,
     config: TrainConfig,
 ) -> None:
-    """Write a whole model folder, which `load_model_folder` and `trajplan.load` read."""
+    """Write a whole model folder, which `load_model_folder` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_settings(folder, tokenizer, info, planner, config)
+    save_settings(folder, tokenizer, info, config)
     save_model(folder, model, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
 
 
@@ -109,11 +103,10 @@ def load_model_folder(folder: str | Path, device: torch.device | str = "cpu") ->
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint folder {folder}.")
     dataset = read_json(folder / "dataset.json")
-    planner, training = read_json(folder / "planner.json"), read_json(folder / "training.json")
+    training = read_json(folder / "training.json")
     tokenizer = Tokenizer.load(folder)
     try:
-        info = DatasetInfo.from_dict(dataset)
-        planner_config, train_config = from_dict(BeamSearchConfig, planner), from_dict(TrainConfig, training)
+        info, train_config = DatasetInfo.from_dict(dataset), from_dict(TrainConfig, training)
         discount, penalty = float(dataset["discount"]), dataset["termination_penalty"]
     except (TrajplanError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds settings that this version cannot read: {error}") from None
@@ -125,7 +118,6 @@ def load_model_folder(folder: str | Path, device: torch.device | str = "cpu") ->
         info=info,
         discount=discount,
         termination_penalty=penalty,
-        planner_config=planner_config,
         train_config=train_config,
     )
 

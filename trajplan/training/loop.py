@@ -9,8 +9,8 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.files import remove_partial
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig, check_window
 from trajplan.runs.interrupt import Interrupt
 from trajplan.runs.metrics import MetricsFile
 from trajplan.runs.trackers import FOLDER, check_trackers, tracker_names
@@ -83,28 +82,29 @@ def train(
     dataset: OfflineDataset,
     output: str | Path,
     config: TrainConfig,
-    planner: BeamSearchConfig,
     *,
     resume: bool = False,
     device: str | None = None,
+    begun: Callable[[Path], object] = lambda folder: None,
 ) -> TrainResult:
-    """Train a Trajectory Transformer and keep `output`, a model folder that `trajplan.load` reads, up to date.
+    """Train a Trajectory Transformer and keep `output`, a model folder, up to date.
+
+    `trajplan.train` does this and gives the folder a planner, with which `trajplan.load` acts.
 
     Args:
         dataset: what to learn.
         output: the folder; made if it is not there.
         config: settings, whose open ones (`updates`, `precision`) are settled here.
-        planner: settings that the folder gives to the planner; their discount becomes that of `config`.
         resume: continue the run in `output` from its newest whole checkpoint (or from the start, if none was saved),
             exactly: the losses and weights become those of a run that was never stopped.
         device: where it trains, such as "cpu"; None: a GPU if there is one.
+        begun: called once, on the main process, when the folder of a new run has been made.
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
             its model is there and its checkpoints are not; if `output` holds other files that would be written over; if
             a file cannot be written.
-        ConfigError: if the batch cannot be divided, a tracker is not installed, or the planner's context does not fit
-            the window.
+        ConfigError: if the batch cannot be divided, or a tracker is not installed.
         TrajplanError: if a loss is not finite; the weights of that update are not applied.
     """
     folder = Path(output)
@@ -120,8 +120,6 @@ def train(
         check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
     step = newest_checkpoint(folder) if continued else None
-    if step is None:
-        check_window(planner, config.window)
     trackers = tracker_names(config.trackers)
     check_trackers(trackers)
     accelerator = Accelerator(
@@ -149,8 +147,8 @@ def train(
     elif accelerator.is_main_process:
         make_run_folder(folder)
         remove_partial(folder)
-        planner = replace(planner, discount=config.discount)
-        checkpoint.save_settings(folder, tokenizer, dataset.info, planner, config)
+        checkpoint.save_settings(folder, tokenizer, dataset.info, config)
+        begun(folder)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         state.clean(folder / STATES)

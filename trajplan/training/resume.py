@@ -10,7 +10,6 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo, dataset_ids
 from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.files import BASELINE_TYPE, RUN, make_folder, read_json
-from trajplan.planners.config import BeamSearchConfig
 from trajplan.training.config import TrainConfig, differences
 from trajplan.training.state import newest_state
 
@@ -132,15 +131,6 @@ def open_dataset(dataset: OfflineDataset | str | Sequence[str] | None, folder: P
         return OfflineDataset.from_minari(saved_datasets(folder))
     except DataError as error:
         raise DataError(f"{error} A run on data in memory goes on where it is given them again.") from None
-
-
-def saved_planner(folder: Path) -> BeamSearchConfig:
-    """The planner's settings of the run in a folder.
-
-    Raises:
-        CheckpointError: if there are none, or they were made by an incompatible version.
-    """
-    return _saved(BeamSearchConfig, folder / "planner.json")
 
 
 def check_same_settings(folder: Path, config: TrainConfig) -> None:

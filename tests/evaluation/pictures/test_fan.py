@@ -8,8 +8,8 @@ from trajplan.evaluation.pictures.trace import Trace
 from trajplan.evaluation.policy import RandomPolicy
 from trajplan.evaluation.rollout import evaluate
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.planners.config import BeamSearchConfig
-from trajplan.planners.controller import TrajectoryController
+from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
+from trajplan.planners.controller import PlanningPolicy
 from trajplan.tokenizers.fit import fit_tokenizer
 
 
@@ -26,9 +26,9 @@ def planned(point_maze, monkeypatch):
     )
     sizes.initializer_range = 0.3
     settings = BeamSearchConfig(horizon=3, beam_width=4, context=2, replan_every=3)
-    policy = TrajectoryController(TrajectoryTransformer(sizes).eval(), tokenizer, info, settings)
+    policy = PlanningPolicy(BeamSearch(TrajectoryTransformer(sizes).eval(), tokenizer, settings), info)
     trace, contexts = Trace(policy), {}
-    remember = lambda moment: contexts.update({moment.step: list(policy.slots[0].context)})  # noqa: E731
+    remember = lambda moment: contexts.update({moment.step: list(policy.episodes[0].past)})  # noqa: E731
     evaluate(policy, info.make_env, episodes=1, seed=3, observers=[trace, remember])
     return trace, contexts
 
@@ -45,9 +45,8 @@ def test_imagined_paths_fan_out_from_the_present(planned):
     assert (np.diff(paths.scores) <= 0).all()
     again = fan.imagined_paths(trace, step)
     assert (again.observations == paths.observations).all()
-    context = fan._context(trace, step, 2, trace.policy.tokenizer)
-    assert (context == torch.stack(contexts[step])).all()
-    assert fan._context(trace, 0, 2, trace.policy.tokenizer).shape == (0, trace.policy.tokenizer.num_dims)
+    assert (fan._past(trace, step, 2) == torch.stack(contexts[step])).all()
+    assert fan._past(trace, 0, 2).shape == (0, len(trace.observations[0]) + 2 + 1)
 
 
 def test_the_maze_picture_shows_the_fan_and_over_it_the_beam_that_is_acted_on(planned):

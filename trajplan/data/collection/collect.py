@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from trajplan.data.collection.minari_write import check_new_id, write_minari
 from trajplan.data.collection.noise import action_noise
-from trajplan.data.collection.repeat import ActionRepeat
 from trajplan.data.collection.waypoint import WaypointController
 from trajplan.data.environment import find_environment, make_environment
+from trajplan.data.repeat import ActionRepeat
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.spaces import check_action_space, observation_layout
 from trajplan.errors import ConfigError, DataError

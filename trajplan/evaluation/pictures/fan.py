@@ -1,14 +1,17 @@
 """What a model imagines from one moment of an episode: many paths side by side, none of them pruned."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from trajplan.evaluation.pictures.trace import Trace
+from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.beam_search import BeamSearch
-from trajplan.planners.controller import Plan, TrajectoryController
-from trajplan.tokenizers.tokenizer import Tokenizer
+from trajplan.planners.controller import PlanningPolicy
+from trajplan.planners.plan import Plan
+from trajplan.planners.settings import planner_config
 
 PATHS = 192
 HORIZON = 14  # at least: short plans would show little of a maze
@@ -24,36 +27,21 @@ def imagined_paths(trace: Trace, step: int) -> Plan | None:
         trace: the episode.
         step: the present; what came before it is the context that the planner's settings ask for.
     """
-    controller = trace.policy
-    if not isinstance(controller, TrajectoryController):
+    policy = trace.policy
+    planner: Any = policy.planner if isinstance(policy, PlanningPolicy) else None
+    if not isinstance(getattr(planner, "model", None), TrajectoryTransformer):
         return None
-    config = replace(
-        controller.config,
-        horizon=max(HORIZON, controller.config.horizon),
-        beam_width=PATHS,
-        n_expand=1,
-        action_top_k=None,
-        action_cdf=None,
-    )
-    search = BeamSearch(controller.search.model, controller.tokenizer, config)
+    alone = {"beam_width": PATHS, "n_expand": 1, "action_top_k": None, "action_cdf": None, "replan_every": 1}
+    config = planner_config("beam_search", planner.config, alone)
+    search = BeamSearch(planner.model, planner.tokenizer, replace(config, horizon=max(HORIZON, planner.config.horizon)))
     present = torch.as_tensor(trace.observations[step], dtype=torch.float32)[None]
-    context = _context(trace, step, config.context, controller.tokenizer)
-    _, plans = search.plan(present, context[None], [torch.Generator().manual_seed(step)])
-    return Plan(
-        observations=search.observations(plans)[0].cpu().numpy(),
-        actions=search.actions(plans)[0].cpu().numpy(),
-        rewards=plans.rewards[0].cpu().numpy(),
-        returns=plans.returns[0].cpu().numpy(),
-        scores=plans.scores[0].cpu().numpy(),
-        alive=plans.alive[0].cpu().numpy(),
-        log_likelihood=plans.log_likelihood[0].cpu().numpy(),
-    )
+    past = _past(trace, step, config.context)
+    return search.plan(present, past[None], [torch.Generator().manual_seed(step)])[1].row(0)
 
 
-def _context(trace: Trace, step: int, length: int, tokenizer: Tokenizer) -> torch.Tensor:
-    """Tokens (C, J) of at most `length` transitions before a step; those of the return-to-go are not read, so 0."""
-    past = range(max(0, step - length), step)
-    rows = [np.concatenate([trace.observations[t], trace.actions[t], [trace.rewards[t]]]) for t in past]
-    values = torch.as_tensor(np.reshape(rows, (len(past), tokenizer.num_dims - 1)), dtype=torch.float32)
-    tokens = tokenizer.to("cpu").encode(values, slice(0, tokenizer.num_dims - 1))
-    return torch.cat([tokens, tokens.new_zeros(len(past), 1)], 1)
+def _past(trace: Trace, step: int, length: int) -> torch.Tensor:
+    """(C, S + A + 1) float32 observations, actions and rewards of at most `length` transitions before a step."""
+    steps = range(max(0, step - length), step)
+    rows = [np.concatenate([trace.observations[t], trace.actions[t], [trace.rewards[t]]]) for t in steps]
+    width = len(trace.observations[step]) + trace.policy.info.action_dim + 1
+    return torch.as_tensor(np.reshape(rows, (len(steps), width)), dtype=torch.float32)

@@ -1,4 +1,7 @@
-"""An environment in which an action is held for several steps: for simulators that step faster than anyone decides."""
+"""An environment in which an action is held for several steps: for simulators that step faster than anyone decides.
+
+Datasets and checkpoints name the wrapper by this module, so it stays here.
+"""
 
 from typing import Any, SupportsFloat
 

@@ -1,0 +1,103 @@
+"""The planners by name: a new one is a file beside this and a line here."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from trajplan.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a planner is.
+
+    Attributes:
+        summary: what it does, for `--help` and model cards.
+        module: of its file.
+        config, planner: the names of its settings and of its class there.
+    """
+
+    summary: str
+    module: str
+    config: str
+    planner: str
+
+    def config_class(self) -> Any:
+        """The dataclass of its settings, `context` and `replan_every` among them."""
+        return getattr(import_module(self.module), self.config)
+
+    def planner_class(self) -> Any:
+        """Its class, as `trajplan.planners.controller.Planner` describes it."""
+        return getattr(import_module(self.module), self.planner)
+
+
+DEFAULT = "beam_search"
+
+PLANNERS = {
+    DEFAULT: Entry(
+        "beam search for the greatest predicted return",
+        "trajplan.planners.beam_search",
+        "BeamSearchConfig",
+        "BeamSearch",
+    ),
+    "imitation": Entry(
+        "the likeliest actions, or by a beam the likeliest trajectory",
+        "trajplan.planners.imitation",
+        "ImitationConfig",
+        "Imitation",
+    ),
+    "sample_and_select": Entry(
+        "of many trajectories drawn from the model, the one of the greatest predicted return",
+        "trajplan.planners.sample_and_select",
+        "SampleAndSelectConfig",
+        "SampleAndSelect",
+    ),
+}
+
+# Packages that bring planners of their own name them in this group; each value is an `Entry`.
+GROUP = "trajplan.planners"
+
+
+def planners() -> dict[str, Entry]:
+    """All planners by name, those of other installed packages too."""
+    found = {point.name: point.load() for point in entry_points(group=GROUP)}
+    return {**found, **PLANNERS}
+
+
+def planner_named(name: str) -> Entry:
+    """The entry of a planner.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    known = PLANNERS if name in PLANNERS else planners()
+    if name not in known:
+        hint = did_you_mean(name, known) or f"there are {', '.join(known)}."
+        raise ConfigError(f"Unknown planner {name!r}; {hint}")
+    return known[name]
+
+
+def registered_name(config: Any) -> str | None:
+    """The name of the planner that settings are of, or None if it is not registered."""
+    place = (type(config).__module__, type(config).__qualname__)
+    for known in (PLANNERS.copy, planners):
+        for name, entry in known().items():
+            if (entry.module, entry.config) == place:
+                return name
+    return None
+
+
+def type_of(config: Any) -> str:
+    """The name under which a planner's settings are saved.
+
+    Raises:
+        ConfigError: if they are of no registered planner.
+    """
+    name = registered_name(config)
+    if name is not None:
+        return name
+    raise ConfigError(
+        f"{type(config).__name__} is no registered planner's settings; an installed package registers one by an entry "
+        f"point of the group {GROUP} (CONTRIBUTING.md)."
+    )

@@ -1,0 +1,154 @@
+"""Sample and select: trajectories drawn from the model, the best by predicted reward and return.
+
+The simplest planner that maximises reward, without search (random shooting in the model's own distribution, as in
+Janner, Li, Levine 2021, without the beam). Shapes: B environments, K trajectories, H planned transitions, C context
+transitions, S observation dimensions, A action dimensions, J = S + A + 2 tokens a transition, V bins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trajplan.config import option, require
+from trajplan.models.decoder import CachedDecoder, Decoder
+from trajplan.models.trajectory_transformer import TrajectoryTransformer
+from trajplan.planners.plan import Plan
+from trajplan.planners.sampling import sample
+from trajplan.planners.settings import check_window
+from trajplan.planners.tokens import (
+    DecoderMaker,
+    TokenPlans,
+    bind_decoder,
+    draw_noise,
+    enough_memory,
+    log_probability,
+    next_transition,
+    predicted_value,
+    read_prefix,
+)
+from trajplan.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleAndSelectConfig:
+    """Sample trajectories from the model, and take the one of the greatest predicted reward and return."""
+
+    horizon: int = option(15, "transitions of each trajectory")
+    samples: int = option(128, "trajectories drawn for a plan")
+    context: int = option(5, "past transitions that the plan is conditioned on")
+    discount: float = option(0.99, "discount of predicted rewards; the one the model was trained with")
+    top_k: int | None = option(None, "draw tokens among the k likeliest (none: all)")
+    cdf: float | None = option(None, "draw tokens among the likeliest up to this mass (none: all)")
+    temperature: float = option(1.0, "temperature of the tokens")
+    replan_every: int = option(1, "steps acted from one plan before the next is made")
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "samples", "replan_every"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        require(self.context >= 0, "context", self.context, "be 0 or more past transitions")
+        require(0 < self.discount <= 1, "discount", self.discount, "be above 0 and at most 1")
+        require(
+            self.replan_every <= self.horizon, "replan_every", self.replan_every, f"be at most {self.horizon} steps"
+        )
+        # The likeliest token alone would make all trajectories one.
+        require(self.top_k is None or self.top_k >= 2, "top_k", self.top_k, "be at least 2, or none")
+        require(self.cdf is None or 0 < self.cdf <= 1, "cdf", self.cdf, "be above 0 and at most 1, or none")
+        require(self.temperature > 0, "temperature", self.temperature, "be above 0")
+
+
+class SampleAndSelect:
+    """Draws trajectories and ranks them; a plan's score is the predicted discounted return.
+
+    Args:
+        model: in evaluation mode; its device is where plans are made.
+        tokenizer: the one the model was trained with.
+        config: settings of the planner.
+        decoder: how logits are computed.
+
+    Raises:
+        ConfigError: as `check_window` says.
+    """
+
+    def __init__(
+        self,
+        model: TrajectoryTransformer,
+        tokenizer: Tokenizer,
+        config: SampleAndSelectConfig,
+        decoder: DecoderMaker = CachedDecoder,
+    ):
+        check_window(config, model.config.window)
+        self.model = model
+        self.tokenizer = tokenizer.to(model.device)
+        self.config = config
+        self._search = bind_decoder(self.search, model, decoder)
+
+    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+        """See `trajplan.planners.controller.Planner`.
+
+        Raises:
+            ConfigError: if the plans do not fit into memory.
+        """
+        config, shape = self.config, self.model.config
+        tokens, present = read_prefix(self.model, self.tokenizer, observations, past)
+        noise_shape = (config.horizon, config.samples, shape.observation_dim + shape.action_dim)
+        noise = draw_noise(generators, noise_shape, self.model.device)
+        advice = (
+            f"choose a smaller horizon ({config.horizon}) or fewer samples ({config.samples}), or plan for fewer "
+            f"environments at once ({len(present)})"
+        )
+        with enough_memory(self.model, advice):
+            plans = self._search(torch.cat([tokens.flatten(1), present], 1), noise)
+        plan = plans.decoded(self.tokenizer, shape.observation_dim, shape.action_dim)
+        return plan.actions[:, 0, 0], plan
+
+    @torch.inference_mode()
+    def search(self, decoder: Decoder, prefix: Tensor, noise: Tensor) -> TokenPlans:
+        """Draw and rank, of tensors alone and without a wait for the device.
+
+        Args:
+            decoder: where logits come from.
+            prefix: (B, C * J + S) int64, the context and the present observation.
+            noise: (B, H, K, S + A) uniform in [0, 1).
+        """
+        config, shape = self.config, self.model.config
+        K, H = config.samples, config.horizon
+        S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
+        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
+        in_window = past.shape[2] + 1
+        plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
+        logits = decoder.begin(prefix, K, 1)[:, None].expand(-1, K, -1)
+        for step in range(H):
+            live = plans.alive[:, :, step]
+            for dim in range(S, S + A):
+                logits = self._append(decoder, plans, live, logits, noise, step, dim)
+            reward = predicted_value(self.tokenizer, logits, J - 2) * live
+            plans.tokens[:, :, step, J - 2] = logits.argmax(-1)
+            logits = decoder.advance(plans.tokens[:, :, step, J - 2])
+            plans.rewards[:, :, step] = reward
+            plans.returns[:, :, step] = predicted_value(self.tokenizer, logits, J - 1) * live
+            if step + 1 == H:
+                break
+            planned = plans.tokens[:, :, : step + 1]
+            logits, in_window = next_transition(decoder, past, planned, in_window, shape.window)
+            for dim in range(S):
+                logits = self._append(decoder, plans, live, logits, noise, step + 1, dim)
+                # A stop token is legal in the first dimension alone; what follows it is no part of the plan.
+                live = live & (plans.tokens[:, :, step + 1, dim] != V)
+            plans.end_where(live, step)
+        discounts = config.discount ** torch.arange(H + 1, device=prefix.device)
+        plans.scores = (plans.rewards * discounts[:H]).sum(-1) + discounts[H] * plans.returns[..., -1]
+        return plans.reorder(plans.scores.argsort(stable=True, dim=-1, descending=True))
+
+    def _append(
+        self, decoder: Decoder, plans: TokenPlans, live: Tensor, logits: Tensor, noise: Tensor, step: int, dim: int
+    ) -> Tensor:
+        """Draw one token of every trajectory; logits of the next."""
+        config = self.config
+        token = sample(
+            logits, noise[:, step, :, dim], top_k=config.top_k, cdf=config.cdf, temperature=config.temperature
+        )
+        plans.log_likelihood += log_probability(logits, token) * live
+        plans.tokens[:, :, step, dim] = token
+        return decoder.advance(token)
