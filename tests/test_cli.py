@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from trajplan import __version__, cli
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, from_dict, given
 from trajplan.errors import ConfigError, DataError
 from trajplan.planners.beam_search import BeamSearchConfig

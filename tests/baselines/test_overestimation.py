@@ -7,9 +7,9 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from trajplan.baselines.cql import CQLConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.sac import SACConfig
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.evaluation.rollout import evaluate
 from trajplan.evaluation.values import ValueCheck

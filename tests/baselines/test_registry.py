@@ -11,8 +11,8 @@ import torch
 from trajplan.baselines.engine.checkpoint import load_baseline, save_model, save_settings, weights_of
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.scaling import fit_scaling, scaled_dataset
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
 

@@ -9,9 +9,9 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 import trajplan
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.presets import CHANGES, KINDS, kind_of, note_for, preset_for
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.card import card_text
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset

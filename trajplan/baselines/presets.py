@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.kinds import (
     LOCOMOTION,
     LOCOMOTION_DATA,

@@ -21,8 +21,8 @@ from trajplan.data.transitions import Batch, Transitions
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json, write_json
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.runs.state import STATES
 from trajplan.runs.tensors import read_tensors, write_tensors
-from trajplan.training.resume import STATES
 
 WEIGHTS, REPORT = "dynamics.safetensors", "model_report.json"
 # Episodes in the model beside each evaluation in the environment.
@@ -126,11 +126,7 @@ def prepare_model(
         visible: whether to show progress.
 
     Returns:
-        The model, or None if its training was stopped: the next process goes on with it.
-
-    Raises:
-        TrajplanError: when the model's training diverges.
-        CheckpointError: when what an earlier process left does not fit.
+        The model, or None if its training was stopped: the next process resumes it.
     """
     path, states = folder / WEIGHTS, folder / STATES
     if path.exists():

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
