@@ -18,6 +18,7 @@ from trajplan.evaluation.environments import (
     reference_scores,
 )
 from trajplan.evaluation.pictures.maze import is_point_maze
+from trajplan.evaluation.pictures.plan_picture import save_plan_picture
 from trajplan.evaluation.pictures.rendering import check_rendering
 from trajplan.evaluation.pictures.trace import Trace
 from trajplan.evaluation.pictures.video import VideoRecorder, check_encoder
@@ -212,7 +213,5 @@ def _sha256(path: Path) -> str:
 def _draw(trace: Trace | None, info: "DatasetInfo", output: Path | None) -> Path | None:
     if trace is None or output is None:
         return None
-    from trajplan.evaluation.pictures.plan_picture import save_plan_picture
-
     save_plan_picture(trace, info, output / "plan.png")
     return output / "plan.png"
