@@ -13,7 +13,7 @@ from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
 from trajplan.card import write_card
-from trajplan.config import from_dict, to_dict
+from trajplan.config import from_dict, renamed, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, did_you_mean
@@ -86,6 +86,7 @@ def _divide(method: str, config_class: type, settings: Mapping[str, Any]) -> tup
     Raises:
         ConfigError: for one that is neither's.
     """
+    settings = renamed(config_class, renamed(RunConfig, settings))
     names = [[field.name for field in dataclasses.fields(one)] for one in (config_class, RunConfig)]
     for name in settings:
         if name not in names[0] + names[1]:

@@ -82,7 +82,7 @@ def test_the_ensemble_recovers_a_known_linear_gaussian_system(linear, trained):
     noise = torch.from_numpy(NOISE).float()
     # Means within a third of the noise, of every elite; deviations within a fifth.
     assert (((prediction.mean - truth) / noise).square().mean((0, 1)).sqrt() < 0.35).all()
-    ratio = (prediction.deviation / noise).log().mean((0, 1)).exp()
+    ratio = (prediction.std / noise).log().mean((0, 1)).exp()
     assert ((ratio > 0.8) & (ratio < 1.25)).all()
 
 
@@ -240,7 +240,7 @@ class Perfect:
     def __init__(self, off=0.0):
         self.elites, self.off = torch.tensor([0]), off
         self.low, self.high = torch.full((3,), -torch.inf), torch.full((3,), torch.inf)
-        self.input_deviation, self.target_deviation = torch.ones(3), torch.ones(3)
+        self.input_std, self.target_std = torch.ones(3), torch.ones(3)
 
     def predict(self, observations, actions, chosen):
         mean = torch.cat([observations, actions], dim=-1) @ torch.from_numpy(LINEAR).float().T

@@ -151,7 +151,7 @@ def test_methods_import_neither_each_other_nor_planners_nor_evaluation():
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(ConfigError, match=r"no method 'ppo'; there are bc, "):
+    with pytest.raises(ConfigError, match=r"nknown method 'ppo'; there are bc, "):
         method_named("ppo")
 
 

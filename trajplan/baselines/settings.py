@@ -43,13 +43,13 @@ class ActorCriticConfig(NetworkConfig):
     """Settings of every method with a policy, a twin Q and its slow copy."""
 
     discount: float = option(0.99, "discount")
-    target_rate: float = option(5e-3, "share by which the target critic follows at every update")
+    tau: float = option(5e-3, "share by which the target critic follows at every update", was="target_rate")
     actor_learning_rate: float = option(3e-4, "Adam's learning rate for the policy")
     critic_learning_rate: float = option(3e-4, "Adam's learning rate for Q")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(self, "discount", "target_rate")
+        check_share(self, "discount", "tau")
 
     @property
     def critic_hidden(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Tensors on disk, as safetensors."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU."""
+    """The tensors of a safetensors file, on the CPU; `…_deviation`, as earlier versions wrote it, is `…_std`."""
     try:
-        return load_file(path)
+        return {re.sub("_deviation$", "_std", name): tensor for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
 

@@ -240,7 +240,7 @@ def test_updates_see_the_best_episodes_alone_and_transformed_rewards(name, walks
 
     monkeypatch.setattr(method, "update", watch)
     settings = quick(best_episodes=0.25, reward_transform="times-ten-minus-five", standardize=False)
-    config = small(name, real_share=1.0) if name == "mopo" else small(name)
+    config = small(name, real_ratio=1.0) if name == "mopo" else small(name)
     run(walks, tmp_path, name, config, settings)
     best = np.sort(np.argsort(-walks.returns)[:2])
     transitions = walks.transitions(episodes=best)
@@ -334,7 +334,7 @@ def test_damaged_folders_are_named(walks, small, quick, tmp_path):
     for change, message in (
         ({"observation_dim": 7}, "mixed up: observation_dim is 7 in config.json and 3 in dataset.json"),
         ({"method": "iql", "settings": {}}, "does not fit its config.json"),
-        ({"method": "ppo"}, "cannot read: There is no method 'ppo'"),
+        ({"method": "ppo"}, "cannot read: Unknown method 'ppo'"),
         ({"model_type": "other"}, "holds a model of type 'other'"),
         ({"settings": {"depth": 3}}, "has no setting 'depth'"),
     ):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,14 +14,15 @@ from trajplan.baselines.dynamics.rollouts import ModelRollouts
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.dynamics.training import PROGRESS, new_ensemble, train_ensemble
 from trajplan.baselines.engine.checkpoint import saved_settings
+from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.scaling import Scaling
-from trajplan.baselines.sac import SAC
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Batch, Transitions
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json, write_json
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.policies import Policy
 from trajplan.runs.state import STATES
 from trajplan.runs.tensors import read_tensors, write_tensors
 
@@ -31,20 +33,30 @@ EPISODES = 20
 REPORTED_STEPS = 10
 
 
+class PolicyMethod(Method, Protocol):
+    """A method whose policy can be rolled out.
+
+    Attributes:
+        policy: gives distributions over actions, on the device of the model.
+    """
+
+    policy: Policy
+
+
 @dataclass
 class LearnedModel:
     """A trained model and the rollouts in it.
 
     Attributes:
         rollouts: in the model, of the method's policy.
-        method: soft actor-critic or one built on it.
+        method: whose policy that is.
         starts: (n, S) first observations of episodes of the data, in the environment's units.
         horizon: steps of an episode in the model that does not end before.
         seconds: that the model's training took, in all processes.
     """
 
     rollouts: ModelRollouts
-    method: SAC
+    method: PolicyMethod
     starts: Tensor
     horizon: int
     seconds: float = 0.0
@@ -98,7 +110,7 @@ def draw_report(folder: Path) -> None:
 
 
 def prepare_model(
-    method: SAC,
+    method: PolicyMethod,
     dataset: OfflineDataset,
     transitions: Transitions,
     episodes: tuple[np.ndarray, np.ndarray],

@@ -24,7 +24,7 @@ from trajplan.models.networks import Dimensions
 from trajplan.runs.tensors import difference, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
-STATISTICS = ("observation_mean", "observation_deviation")
+STATISTICS = ("observation_mean", "observation_std")
 
 
 def save_settings(
@@ -50,7 +50,7 @@ def save_settings(
 
 def weights_of(method: Method, scaling: Scaling) -> dict[str, Tensor]:
     """What model.safetensors holds, on the CPU."""
-    statistics = dict(zip(STATISTICS, (scaling.mean, scaling.deviation), strict=True))
+    statistics = dict(zip(STATISTICS, (scaling.mean, scaling.std), strict=True))
     return {name: tensor.detach().cpu() for name, tensor in (dict(method.state_dict()) | statistics).items()}
 
 
@@ -108,9 +108,9 @@ def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, i
     if differs:
         raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")
     networks = dict(weights)
-    mean, deviation = (networks.pop(name) for name in STATISTICS)
+    mean, std = (networks.pop(name) for name in STATISTICS)
     method.load_state_dict(networks)
-    return Scaling.of(info, mean, deviation)
+    return Scaling.of(info, mean, std)
 
 
 def _check_sizes(folder: Path, info: DatasetInfo) -> None:

@@ -17,7 +17,7 @@ class RunConfig:
     updates: int = option(1_000_000, "updates of the weights")
     batch_size: int = option(256, "transitions in one update, drawn uniformly with replacement")
     best_episodes: float = option(1.0, "share of the episodes to train on, those of the highest return (BC-10 %: 0.1)")
-    standardize: bool = option(True, "standardise observations by the dataset's mean and deviation")
+    standardize: bool = option(True, "standardise observations by the dataset's mean and standard deviation")
     reward_transform: Literal["none", "return-range", "minus-one", "times-ten-minus-five"] = option(
         "none",
         "what training sees of rewards: times 1000 / (best - worst return), minus 1, or times 10 minus 5; reported "

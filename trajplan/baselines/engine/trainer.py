@@ -75,20 +75,19 @@ def train(
         TrajplanError: if a metric is not finite; nothing is saved then.
     """
     folder, on, seed = Path(output), choose_device(device), run_config.seed
-    prepared = preflight(dataset, name, config, run_config)
+    method_class, scaling, (scale, shift), episodes, split = preflight(dataset, name, config, run_config)
     resumed = run_folder.resumes(folder, resume)
     if resumed:
         run_folder.check_same_dataset(folder, dataset.info)
         _check_same_settings(folder, name, config, run_config)
-    scale, shift = prepared.transform
-    seen = scaled_dataset(dataset, prepared.scaling, scale, shift)
+    seen = scaled_dataset(dataset, scaling, scale, shift)
     discount = config.discount if method_named(name).returns else None
-    transitions = seen.transitions(episodes=prepared.episodes, device=on, discount=discount)
+    transitions = seen.transitions(episodes=episodes, device=on, discount=discount)
     torch.manual_seed(seed)
-    method = prepared.method_class(Dimensions.of(dataset.info), config).to(on)
+    method = method_class(Dimensions.of(dataset.info), config).to(on)
     fingerprint = fingerprint_of(seen)
     about = {"format": 1, "processes": 1, "fingerprint": fingerprint, "updates": run_config.updates}
-    scaling = prepared.scaling.to(on)
+    scaling = scaling.to(on)
     policy = BaselinePolicy(name, method, scaling, dataset.info)
     run = Run(name, run_config, folder, method, scaling, policy, transitions, evaluate, on, about)
     step = run_folder.newest_checkpoint(folder) if resumed else None
@@ -100,12 +99,12 @@ def train(
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
     state.clean(folder)
     with Interrupt() as interrupt:
-        if prepared.split is not None:
+        if split is not None:
             if not step:
                 # Ties the model, which takes a while, to the content of the dataset.
                 step = save_run_state(run)
             run.model = prepare_model(
-                method, dataset, transitions, prepared.split, scaling, prepared.transform, config, seed, folder,
+                method, dataset, transitions, split, scaling, (scale, shift), config, seed, folder,
                 stopped=lambda: interrupt.wanted, visible=progress,
             )  # fmt: skip
             if run.model is None:
