@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, given, option, require, to_dict
 from trajplan.errors import ConfigError
 from trajplan.planners.registry import DEFAULT, planner_named
