@@ -29,7 +29,7 @@ from trajplan.files import remove_partial
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.runs.interrupt import Interrupt
 from trajplan.runs.metrics import MetricsFile
-from trajplan.runs.trackers import FOLDER, check_trackers, tracker_names
+from trajplan.runs.trackers import FOLDER, tracker_names
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint, state
@@ -38,6 +38,7 @@ from trajplan.training.config import TrainConfig
 from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.optimizer import learning_rate, make_optimizer
+from trajplan.training.preflight import preflight
 from trajplan.training.progress import Progress
 from trajplan.training.result import TrainResult
 from trajplan.training.resume import (
@@ -111,9 +112,7 @@ def train(
     continued = resume and holds_run(folder)
     if not continued:
         refuse_existing(folder, resume=resume)
-    training, held_out = np.arange(dataset.num_episodes), None
-    if config.held_out > 0:
-        training, held_out = dataset.split(config.held_out, config.seed)
+    training, held_out = preflight(dataset, config)
     windows = int(dataset.lengths[training].sum())
     config = config.resolved(windows=windows, bf16=supports_bf16(device))
     if continued:
@@ -121,7 +120,6 @@ def train(
         check_same_settings(folder, config)
     step = newest_checkpoint(folder) if continued else None
     trackers = tracker_names(config.trackers)
-    check_trackers(trackers)
     accelerator = Accelerator(
         cpu=not uses_gpu(device),
         mixed_precision=config.precision,

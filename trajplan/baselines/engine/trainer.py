@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from trajplan.baselines.dynamics.learned_model import draw_report, prepare_model
-from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.dynamics.training import model_split
 from trajplan.baselines.engine import checkpoint
 from trajplan.baselines.engine.policy import BaselinePolicy
+from trajplan.baselines.engine.preflight import preflight
 from trajplan.baselines.engine.run_state import Evaluate, Run, fingerprint_of, restore, save, save_checkpoint
-from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, scaled_dataset, training_episodes
-from trajplan.baselines.engine.terminals import check_terminals
+from trajplan.baselines.engine.scaling import scaled_dataset
 from trajplan.baselines.engine.updates import Updates
 from trajplan.baselines.registry import method_named
 from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
@@ -37,7 +35,7 @@ from trajplan.models.networks import Dimensions
 from trajplan.runs.bar import Bar
 from trajplan.runs.interrupt import Interrupt
 from trajplan.runs.metrics import MetricsFile, read_metrics
-from trajplan.runs.trackers import Trackers, check_trackers, tracker_names
+from trajplan.runs.trackers import Trackers
 from trajplan.training import state
 from trajplan.training.result import TrainResult
 from trajplan.training.resume import (
@@ -89,15 +87,8 @@ def train(
         TrajplanError: if a metric is not finite; nothing is saved then.
     """
     folder, on = Path(output), choose_device(device)
-    check_trackers(tracker_names(run_config.trackers))
-    entry = method_named(name)
-    method_class = entry.method_class(dataset.info)
-    scaling = fit_scaling(dataset, run_config.standardize)
-    scale, shift = reward_transform(dataset, run_config.reward_transform)
-    episodes, seed = training_episodes(dataset, run_config), run_config.seed
-    # Here already, so that a dataset that does not allow it is refused before anything is written.
-    check_terminals(dataset, config)
-    split = model_split(dataset, episodes, config, seed) if isinstance(config, ModelBasedConfig) else None
+    entry, seed = method_named(name), run_config.seed
+    method_class, scaling, (scale, shift), episodes, split = preflight(dataset, name, config, run_config)
     continued = resume and holds_run(folder)
     if continued:
         check_same_dataset(folder, dataset.info)
