@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
 from queue import SimpleQueue
+from typing import Any
 
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.results import progress
@@ -20,6 +21,7 @@ POLL_SECONDS = 0.2
 # What shows the cells in work reads their files.
 SHOW_SECONDS = 2.0
 
+Work = Callable[[Cell, str | None], bool]
 OnEnd = Callable[[Outcome], None]
 OnProgress = Callable[[dict[Cell, str]], None]
 
@@ -30,6 +32,7 @@ def run_here(
     device: str | None,
     *,
     gpus: Sequence[str] = (),
+    work: Work = run_logged,
     on_end: OnEnd = lambda outcome: None,
     on_progress: OnProgress = lambda lines: None,
 ) -> list[Outcome]:
@@ -43,6 +46,7 @@ def run_here(
         jobs: cells at a time.
         device: where, as `run_cell` takes it.
         gpus: of several GPUs each of the `jobs` places gets one, in turn.
+        work: what a process does with its cell.
         on_end: called with each outcome.
         on_progress: called every `SHOW_SECONDS` or so with how far the cells in work are.
 
@@ -60,7 +64,7 @@ def run_here(
             with ProcessPoolExecutor(
                 1, get_context("spawn"), initializer=_prepare, initargs=(threads_for(jobs), gpu)
             ) as process:
-                return process.submit(run_logged, cell, device).result()
+                return process.submit(_work, work, cell, device).result()
         finally:
             places.put(gpu)
 
@@ -131,10 +135,23 @@ def _prepare(threads: int, gpu: str | None) -> None:
 
 
 def _follow_parent() -> None:
+    _parent().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _work(work: Work, cell: Cell, device: str | None) -> bool:
+    try:
+        return work(cell, device)
+    finally:
+        if not _parent().is_alive():
+            # Nobody hears the result, and an executor's process would wait for more work for ever.
+            os._exit(1)
+
+
+def _parent() -> Any:
     parent = parent_process()
     assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    return parent
 
 
 def _outcome(cell: Cell, future: "Future[bool]", stopping: bool, seconds: float) -> Outcome:
