@@ -50,6 +50,29 @@ def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
+def parse_value(config_class: type, name: str, text: str) -> Any:
+    """The value of a field from what a person typed: as `--field-name` takes it, a switch as true or false.
+
+    Raises:
+        ConfigError: for text that is no such value.
+    """
+    inner, optional = _unwrap(typing.get_type_hints(config_class)[name])
+    if inner is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{name} is true or false, not {text!r}.")
+        return text.lower() == "true"
+    if typing.get_origin(inner) is Literal:
+        choices = typing.get_args(inner)
+        if text not in choices:
+            raise ConfigError(f"invalid choice: {text!r} (choose from {', '.join(choices)}).")
+        return text
+    parse = _parser(inner, optional)
+    try:
+        return parse(text)
+    except ValueError:
+        raise ConfigError(f"invalid {parse.__name__} value: {text!r}.") from None
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as a JSON-able dictionary."""
     return dataclasses.asdict(config)

@@ -9,8 +9,8 @@ from PIL import Image
 from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.baselines.engine.checkpoint import save_settings
 from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.mopo import MOPOConfig
-from trajplan.baselines.settings import RunConfig
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, DataError
