@@ -9,8 +9,8 @@ from PIL import Image
 from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.baselines.engine.checkpoint import save_settings
 from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.mopo import MOPOConfig
-from trajplan.baselines.settings import RunConfig
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, DataError
@@ -176,7 +176,7 @@ def test_errors_are_in_standard_deviations():
 def test_no_model_comes_nearer_than_the_tokens(dataset, parts):
     model, tokenizer = parts
     recorded = draw(dataset, ALL, horizon=10, context=2, starts=50, seed=3)
-    deviation = dataset.statistics().deviation
+    deviation = dataset.statistics().std
     floor = errors(tokenised(tokenizer, recorded.truth, torch.device("cpu")), recorded.truth, deviation)["rms"]
     reached = errors(predict(model, tokenizer, recorded, CachedDecoder(model)), recorded.truth, deviation)["rms"]
     assert (np.array(floor) <= reached).all()
@@ -216,7 +216,7 @@ def test_the_command_measures_both_on_held_out_starts(dataset, folders, tmp_path
     assert set(found["errors"]) == {"transformer", "ensemble", "tokenised", "still"}
     assert all(len(curve) == 7 for curves in found["errors"].values() for curve in curves.values())
     # In the first dimension h steps are h: nothing moves is wrong by as much at least.
-    spread = dataset.statistics().deviation[0]
+    spread = dataset.statistics().std[0]
     assert (np.array(found["errors"]["still"]["rms"]) >= np.arange(1, 8) / spread / np.sqrt(2)).all()
     assert Image.open(tmp_path / "out/open_loop.png").size[0] > 800
     printed = capsys.readouterr().out

@@ -111,7 +111,7 @@ def evaluate_open_loop(
     guesses = {name: np.concatenate(parts) for name, parts in predicted.items() if parts}
     guesses["tokenised"] = tokenised(loaded.tokenizer, recorded.truth, on)
     guesses["still"] = np.broadcast_to(recorded.present[:, None], recorded.truth.shape)
-    std = np.asarray(dataset.statistics().deviation, np.float64)
+    std = np.asarray(dataset.statistics().std, np.float64)
     report = {
         "dataset": dataset.id,
         "episodes": {"all": dataset.num_episodes, "held_out": len(held_out), "used": len(np.unique(recorded.episodes))},
