@@ -15,6 +15,7 @@ from trajplan.baselines.registry import method_named
 from trajplan.card import write_card
 from trajplan.config import from_dict, renamed, to_dict
 from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
@@ -56,21 +57,16 @@ def baseline(
         TrajplanError: if a loss is not finite.
     """
     choose_device(device)
-    folder, config_class = Path(output), method_named(method).config_class()
-    of_method, of_run = _divide(method, config_class, settings)
+    folder = Path(output)
+    _divide(method, settings)
     resumed = resumes(folder, resume)
     data = open_dataset(dataset, folder, resumed)
     # Refused here already, before the preset and the environment are looked at.
     method_named(method).method_class(data.info)
     Scaling.of(data.info)
-    config, run = preset_for(method, data.info)
     if progress and not resumed and (note := note_for(method, data.info)):
         print(note, file=sys.stderr)
-    if resumed:
-        before, saved, run = saved_settings(folder)
-        config = saved if before == method else config
-    config = from_dict(config_class, to_dict(config) | of_method)
-    run = from_dict(RunConfig, to_dict(run) | of_run)
+    config, run = settings_for(method, data.info, settings, folder if resumed else None)
     evaluate = evaluation_for(data, config, run) if run.eval_every else None
     result = train(
         data, folder, method, config, run, resume=resume, evaluate=evaluate, device=device, progress=progress
@@ -80,13 +76,33 @@ def baseline(
     return result
 
 
-def _divide(method: str, config_class: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the method, and those of the run.
+def settings_for(
+    method: str, info: DatasetInfo, settings: Mapping[str, Any], run_to_resume: Path | None = None
+) -> tuple[Any, RunConfig]:
+    """Settings of a method and of its run on a dataset.
+
+    Args:
+        method: its name.
+        info: the dataset.
+        settings: over the preset's, by name.
+        run_to_resume: the folder of a run whose settings they are over instead.
 
     Raises:
-        ConfigError: for one that is neither's.
+        ConfigError: for an unknown setting, or a value out of range.
     """
-    settings = renamed(config_class, renamed(RunConfig, settings))
+    of_method, of_run = _divide(method, settings)
+    config, run = preset_for(method, info)
+    if run_to_resume is not None:
+        before, saved, run = saved_settings(run_to_resume)
+        config = saved if before == method else config
+    config = from_dict(method_named(method).config_class(), to_dict(config) | of_method)
+    return config, from_dict(RunConfig, to_dict(run) | of_run)
+
+
+def _divide(method: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the method, and those of the run."""
+    config_class = method_named(method).config_class()
+    settings = renamed(settings, config_class, RunConfig)
     names = [[field.name for field in dataclasses.fields(one)] for one in (config_class, RunConfig)]
     for name in settings:
         if name not in names[0] + names[1]:

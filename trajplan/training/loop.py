@@ -29,7 +29,7 @@ from trajplan.runs import state
 from trajplan.runs.interrupt import Interrupt
 from trajplan.runs.record import Record
 from trajplan.runs.result import TrainResult
-from trajplan.runs.trackers import check_trackers, start_trackers, tracker_names, tracking
+from trajplan.runs.trackers import start_trackers, tracking
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training import checkpoint
@@ -38,6 +38,7 @@ from trajplan.training.config import TrainConfig
 from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.optimizer import learning_rate, make_optimizer
+from trajplan.training.preflight import preflight
 from trajplan.training.progress import Progress
 from trajplan.training.resume import check_same_settings
 from trajplan.training.run_state import Run, restore, save
@@ -99,16 +100,13 @@ def train(
     """
     folder = Path(output)
     resumed = run_folder.resumes(folder, resume)
-    training, held_out = np.arange(dataset.num_episodes), None
-    if config.held_out > 0:
-        training, held_out = dataset.split(config.held_out, config.seed)
+    training, held_out = preflight(dataset, config)
     windows = int(dataset.lengths[training].sum())
     config = config.resolved(windows=windows, bf16=supports_bf16(device))
     if resumed:
         run_folder.check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
     step = run_folder.newest_checkpoint(folder) if resumed else None
-    check_trackers(tracker_names(config.trackers))
     keywords = tracking(config.trackers, folder)
     accelerator = Accelerator(cpu=not uses_gpu(device), mixed_precision=config.precision, **keywords)
     tokenizer = Tokenizer.load(folder) if step else _fit_tokenizer(dataset, config)
