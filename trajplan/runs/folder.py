@@ -112,12 +112,13 @@ def refuse_changes(folder: Path, changed: list[str]) -> None:
 
 def check_same_dataset(folder: Path, info: DatasetInfo) -> None:
     """Refuse to resume a run on another dataset, naming the difference."""
-    before, now = read_json(folder / "dataset.json"), info.to_dict()
+    before = DatasetInfo.from_dict(read_json(folder / "dataset.json"))
     for name in ("id", "num_transitions", "num_episodes", "observation_space", "action_space"):
-        if now[name] != before.get(name):
+        was, now = getattr(before, name), getattr(info, name)
+        if now != was:
             raise CheckpointError(
-                f"{folder} cannot be resumed on another dataset: its {name} is {now[name]} and was {before.get(name)}; "
-                "give that one, or another --output."
+                f"{folder} cannot be resumed on another dataset: its {name} is {now} and was {was}; give that one, or "
+                "another --output."
             )
 
 

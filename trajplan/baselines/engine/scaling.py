@@ -101,7 +101,7 @@ def fit_scaling(dataset: OfflineDataset, standardize: bool) -> Scaling:
     if not standardize:
         return Scaling.of(dataset.info)
     statistics = dataset.statistics()
-    std = torch.from_numpy(statistics.deviation).clamp(min=SMALLEST_STD)
+    std = torch.from_numpy(statistics.std).clamp(min=SMALLEST_STD)
     return Scaling.of(dataset.info, torch.from_numpy(statistics.mean), std)
 
 
