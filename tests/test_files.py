@@ -12,9 +12,9 @@ def test_a_file_that_was_not_written_to_its_end_does_not_replace_the_old_one(tmp
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(CheckpointError, match=r"report\.html cannot be written: disk full; see"):
-        with writing(path), replacing(path) as temporary:
-            write(temporary)
+    said = pytest.raises(CheckpointError, match=r"report\.html cannot be written: disk full; see")
+    with said, writing(path), replacing(path) as temporary:
+        write(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -22,7 +22,7 @@ def test_a_file_that_was_not_written_to_its_end_does_not_replace_the_old_one(tmp
 def test_a_folder_in_the_place_of_a_file_is_named_and_nothing_partial_left(tmp_path):
     path = tmp_path / "report.html"
     path.mkdir()
-    with pytest.raises(CheckpointError, match=r"report\.html cannot be written: .*Is a directory"):
-        with writing(path), replacing(path) as temporary:
-            temporary.write_text("new")
+    said = pytest.raises(CheckpointError, match=r"report\.html cannot be written: .*Is a directory")
+    with said, writing(path), replacing(path) as temporary:
+        temporary.write_text("new")
     assert list(tmp_path.iterdir()) == [path]
