@@ -39,6 +39,16 @@ def test_without_reference_scores_are_returns(finished):
     assert result.learning_curve[1].tolist() == [20.0, 50.0]
 
 
+def test_a_planner_has_a_name_also_where_none_was_recorded(finished):
+    cells = [finished("bc", 0, [1.0]), finished("tt", 0, [1.0]), finished("tti", 0, [1.0], method="tt")]
+    for cell, planner in zip(cells[1:], ({"horizon": 5}, {"type": "imitation", "horizon": 1}), strict=True):
+        evaluation = json.loads(cell.evaluated.read_text())
+        cell.evaluated.write_text(json.dumps(evaluation | {"planner": planner}))
+    results = load_results(cells)
+    assert [result.planner for result in results] == [None, "beam_search", "imitation"]
+    assert [result.settings.get("planner.type") for result in results] == [None, "beam_search", "imitation"]
+
+
 def test_only_finished_cells_count(cell, finished):
     done = finished("bc", 0, [1.0])
     assert [result.cell for result in load_results([cell("iql", 0), done])] == [done]
@@ -100,8 +110,8 @@ DAMAGE = [
     ("model/metrics.jsonl", "3\n", r"metrics\.jsonl .* delete .*/bc/seed-0 to train it again"),
     ("model/model.safetensors", None, r"has no model\.safetensors; delete .*/bc/seed-0 to train it again"),
     ("model", None, "delete .*/bc/seed-0 to train it again"),
-    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell goes on"),
-    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell goes on"),
+    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell resumes"),
+    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell resumes"),
     ("cell.json", {"evaluation": 3}, r"cell\.json is damaged; delete it"),
     ("cell.json", {"training": []}, r"cell\.json is damaged; delete it"),
     ("model/evaluation.json", {"reference": {"min": 1}}, r"evaluation\.json is damaged"),

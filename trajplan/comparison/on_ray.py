@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from trajplan.comparison.cells import Cell
-from trajplan.comparison.processes import POLL_SECONDS, SHOW_SECONDS, OnEnd, OnProgress
+from trajplan.comparison.processes import POLL_SECONDS, SHOW_SECONDS, OnEnd, OnProgress, Work
 from trajplan.comparison.results import progress
 from trajplan.comparison.worker import Outcome, failure, run_logged
 from trajplan.errors import ConfigError
@@ -31,6 +31,7 @@ def run_on_ray(
     address: str = LOCAL,
     cpus_per_cell: float = 1,
     gpus_per_cell: float | None = None,
+    work: Work = run_logged,
     on_end: OnEnd = lambda outcome: None,
     on_progress: OnProgress = lambda lines: None,
 ) -> list[Outcome]:
@@ -45,6 +46,7 @@ def run_on_ray(
         address: of the cluster, such as `10.0.0.1:6379` or `auto`; `local`: this machine alone.
         cpus_per_cell: CPUs, and so threads, of a cell.
         gpus_per_cell: GPUs of a cell, a fraction where several share one; None: 1 where the cluster has any.
+        work: what a worker does with its cell.
         on_end: called with each outcome.
         on_progress: called every `SHOW_SECONDS` or so with what the workers say of the cells in work.
 
@@ -62,7 +64,8 @@ def run_on_ray(
         task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(_run)
         with Interrupt() as interrupt:
             # Where a worker runs, another folder may be the current one.
-            refs = {task.remote(replace(cell, output=cell.output.absolute()), device, board): cell for cell in cells}
+            absolute = {cell: replace(cell, output=cell.output.absolute()) for cell in cells}
+            refs = {task.remote(work, absolute[cell], device, board): cell for cell in cells}
             return _follow(ray, refs, board, interrupt, on_end, on_progress)
     finally:
         ray.shutdown()
@@ -84,7 +87,7 @@ class Board:
         return self.lines
 
 
-def _run(cell: Cell, device: str | None, board: Any) -> bool:
+def _run(work: Work, cell: Cell, device: str | None, board: Any) -> bool:
     """The task: in a worker process of its own, on whatever node."""
     ended = threading.Event()
     where = f"on {socket.gethostname()}, process {os.getpid()}"
@@ -98,7 +101,7 @@ def _run(cell: Cell, device: str | None, board: Any) -> bool:
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:
-        return run_logged(cell, device)
+        return work(cell, device)
     finally:
         ended.set()
         teller.join()
