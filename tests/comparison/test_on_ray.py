@@ -37,9 +37,14 @@ def test_without_ray_there_is_a_sentence(cell, monkeypatch):
         run_on_ray([cell()], None)
 
 
+def test_a_node_that_does_not_share_the_output_folder_is_named(cell):
+    with pytest.raises(ConfigError, match="has to be shared by all nodes, under the same path"):
+        on_ray._run(run_cell, cell(), None, None)
+
+
 def settings(updates):
     values = {"updates": updates, "batch_size": 8, "hidden_width": 8, "hidden_layers": 1, "eval_every": 0}
-    return values | {"log_every": 20, "save_every": 20}
+    return values | {"log_every": 100, "save_every": 100}
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def address(data, tmp_path, monkeypatch):
 
 
 def until(condition):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

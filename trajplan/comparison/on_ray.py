@@ -15,6 +15,7 @@ from trajplan.comparison.processes import POLL_SECONDS, SHOW_SECONDS, OnEnd, OnP
 from trajplan.comparison.results import progress
 from trajplan.comparison.worker import Outcome, failure, run_logged
 from trajplan.errors import ConfigError
+from trajplan.files import make_folder
 from trajplan.runs.interrupt import Interrupt
 
 # This machine alone, without a cluster.
@@ -56,6 +57,8 @@ def run_on_ray(
     Raises:
         ConfigError: if Ray is not installed, the cluster cannot be reached, or no node of it has what a cell needs.
     """
+    for cell in cells:
+        make_folder(cell.folder)
     ray = _connected(address)
     try:
         resources = _resources(ray, device, cpus_per_cell, gpus_per_cell)
@@ -89,6 +92,11 @@ class Board:
 
 def _run(work: Work, cell: Cell, device: str | None, board: Any) -> bool:
     """The task: in a worker process of its own, on whatever node."""
+    if not cell.folder.is_dir():
+        raise ConfigError(
+            f"{cell.folder} is not there on {socket.gethostname()}: the output folder has to be shared by all nodes, "
+            "under the same path."
+        )
     ended = threading.Event()
     where = f"on {socket.gethostname()}, process {os.getpid()}"
 
