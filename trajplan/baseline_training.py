@@ -8,19 +8,19 @@ from typing import Any
 
 from trajplan.baselines.engine.checkpoint import saved_settings
 from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.card import write_card
-from trajplan.config import from_dict, to_dict
+from trajplan.config import from_dict, renamed, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
-from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, open_dataset, refuse_existing
+from trajplan.runs.folder import open_dataset, resumes
+from trajplan.runs.result import TrainResult
 
 
 def baseline(
@@ -42,7 +42,7 @@ def baseline(
         method: its name, such as "iql"; `trajplan baseline --help` lists them.
         dataset: a dataset, or the Minari id of one, or of several that train as one. None: that of the run to resume.
         output: the run's folder; made if it is not there.
-        resume: continue the run in `output` from its newest whole checkpoint, exactly, with its settings.
+        resume: resume the run in `output` from its newest complete state, exactly, with its settings.
         device: where it trains; None: a GPU if there is one.
         progress: whether to show a bar, and what there is to know of the preset, on standard error.
         settings: of the method and of the run, by the names of `trajplan baseline METHOD --help`, underscores for
@@ -50,7 +50,7 @@ def baseline(
             `eval_every` updates and at the end, which `eval_every=0` leaves out.
 
     Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be continued or written.
+        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be resumed or written.
         ConfigError: for an unknown method, setting or device, a value out of range, a dataset that the method does not
             take, or an environment that is not here.
         DataError: for a dataset that is not there or cannot be used.
@@ -58,17 +58,16 @@ def baseline(
     """
     choose_device(device)
     folder = Path(output)
+    settings = renamed(method_named(method).config_class(), renamed(RunConfig, settings))
     _divide(method, settings)
-    continued = resume and holds_run(folder)
-    if not continued:
-        refuse_existing(folder, resume=resume)
-    data = open_dataset(dataset, folder, continued)
+    resumed = resumes(folder, resume)
+    data = open_dataset(dataset, folder, resumed)
     # Refused here already, before the preset and the environment are looked at.
     method_named(method).method_class(data.info)
     Scaling.of(data.info)
-    if progress and not continued and (note := note_for(method, data.info)):
+    if progress and not resumed and (note := note_for(method, data.info)):
         print(note, file=sys.stderr)
-    config, run = settings_for(method, data.info, settings, folder if continued else None)
+    config, run = settings_for(method, data.info, settings, folder if resumed else None)
     evaluate = evaluation_for(data, config, run) if run.eval_every else None
     result = train(
         data, folder, method, config, run, resume=resume, evaluate=evaluate, device=device, progress=progress
@@ -92,6 +91,7 @@ def settings_for(
     Raises:
         ConfigError: for an unknown setting, or a value out of range.
     """
+    settings = renamed(method_named(method).config_class(), renamed(RunConfig, settings))
     of_method, of_run = _divide(method, settings)
     config, run = preset_for(method, info)
     if run_to_resume is not None:

@@ -4,17 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
+from trajplan import __version__
 from trajplan.baselines.registry import method_named
 from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.files import BASELINE_TYPE, RUN, read_json
 from trajplan.planners.registry import DEFAULT, planner_named
 from trajplan.planners.settings import PLANNER_FILE
-
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
 
 # The mark of a card that is ours to replace, and the whole line; its end may differ between versions.
 MARK = "<!-- trajplan writes this card anew"
@@ -65,8 +65,6 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
     Raises:
         CheckpointError: if one of the files is missing or damaged.
     """
-    from huggingface_hub import ModelCardData
-
     results = results or folder
     dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(results)
     if evaluation is not None and not is_of_weights(evaluation, folder):
@@ -156,9 +154,7 @@ def _environment_name(evaluation: Mapping[str, Any]) -> str:
     return (evaluation["environment"] or {}).get("id") or evaluation["dataset"]["id"]
 
 
-def _eval_results(evaluation: Mapping[str, Any]) -> list["EvalResult"]:
-    from huggingface_hub import EvalResult
-
+def _eval_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
     environment, summary = _environment_name(evaluation), evaluation["summary"]
     metrics = [("mean_reward", "mean return", summary["return"])]
     if summary["normalized_score"]:
@@ -182,11 +178,11 @@ def _introduction(folder: Path, dataset: str, environment: str | None, method: s
     acts = f" in `{environment}`" if environment else ""
     if method is not None:
         name = method_named(method).summary
-        return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {_version()}."
+        return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {__version__}."
     planner = read_json(folder / PLANNER_FILE).get("type", DEFAULT)
     return (
         f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. It acts{acts} by the "
-        f"planner `{planner}`: {planner_named(planner).summary}. Made with trajplan {_version()}."
+        f"planner `{planner}`: {planner_named(planner).summary}. Made with trajplan {__version__}."
     )
 
 
@@ -199,12 +195,6 @@ def _weights(folder: Path) -> list[str]:
     loss = kept["held_out_loss"]
     best = "" if loss is None else f", of the lowest loss on held-out episodes ({loss:.4f} nats per token, weighted)"
     return [f"The weights are those of update {kept['update']:,} of {updates:,}{best}."]
-
-
-def _version() -> str:
-    from trajplan import __version__
-
-    return __version__
 
 
 def _loading(name: str, environment: str | None) -> str:

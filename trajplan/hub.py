@@ -4,14 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from trajplan.baselines.engine.checkpoint import load_baseline
 from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
+from trajplan.devices import choose_device
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.evaluation.policy import Controller, Policy
 from trajplan.files import BASELINE_TYPE, read_json
-
-if TYPE_CHECKING:
-    from trajplan.evaluation.policy import Controller, Policy
+from trajplan.planners.controller import PlanningPolicy
+from trajplan.planners.registry import planner_named, type_of
+from trajplan.planners.settings import saved_planner
 
 REQUIRED = (
     "config.json",
@@ -43,7 +56,7 @@ def load(
     device: str | None = None,
     planner: Any = None,
     revision: str | None = None,
-) -> "Controller":
+) -> Controller:
     """A trained controller for one environment.
 
     Args:
@@ -57,8 +70,6 @@ def load(
         CheckpointError: if there is no such checkpoint, or it is incomplete, damaged or in pickle form.
         ConfigError: if the planner's settings do not fit the model, or are given for a baseline.
     """
-    from trajplan.evaluation.policy import Controller
-
     return Controller(load_policy(path_or_id, device=device, planner=planner, revision=revision))
 
 
@@ -68,21 +79,17 @@ def load_policy(
     device: str | None = None,
     planner: Any = None,
     revision: str | None = None,
-) -> "Policy":
+) -> Policy:
     """The same policy for many environments at once; arguments and errors as in `load`."""
-    from trajplan.baselines.engine.checkpoint import load_baseline
-    from trajplan.devices import choose_device
-    from trajplan.planners.controller import PlanningPolicy
-    from trajplan.planners.registry import planner_named, type_of
-    from trajplan.planners.settings import saved_planner
-    from trajplan.training.checkpoint import load_model_folder
-
     folder = checkpoint_folder(path_or_id, revision)
     on = choose_device(device)
     if is_baseline(folder):
         if planner is not None:
             raise ConfigError(f"{path_or_id} is a baseline, which does not plan: planner settings do not apply to it.")
         return load_baseline(folder, on)
+    # Here, as it takes transformers, which a baseline does not need.
+    from trajplan.training.checkpoint import load_model_folder
+
     config = planner if planner is not None else saved_planner(folder)
     planner_class = planner_named(type_of(config)).planner_class()
     loaded = load_model_folder(folder, on)
@@ -146,8 +153,6 @@ def push(
             refuses it or cannot be reached.
         ConfigError: if the name is not of the form user/name, in offline mode, or without a token.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
     if not _is_repo_id(repo_id):
         raise ConfigError(f"{repo_id!r} is no name on the hub: give user/name, of letters, digits, '-', '_' and '.'.")
     folder = Path(folder).expanduser()
@@ -191,9 +196,6 @@ def _files(folder: Path, results: Path) -> dict[str, Path]:
 
 
 def _is_repo_id(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -202,8 +204,6 @@ def _is_repo_id(name: str) -> bool:
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
     with _hub_errors(repo_id, f"There is no folder {repo_id} here, and {repo_id} was not downloaded from the hub"):
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(DOWNLOADED)))
 
@@ -235,8 +235,6 @@ def _check_sound(folder: Path, results: Path) -> None:
 
 
 def _check_access() -> None:
-    from huggingface_hub import constants, get_token
-
     if constants.HF_HUB_OFFLINE:
         raise ConfigError("Nothing can be pushed in offline mode; unset HF_HUB_OFFLINE.")
     if get_token() is None:
@@ -246,13 +244,6 @@ def _check_access() -> None:
 @contextmanager
 def _hub_errors(repo_id: str, failure: str) -> Iterator[None]:
     """Turn what the hub's client raises into one sentence that begins with `failure`."""
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
     # The client's HTTP library differs between its versions; the errors of a broken connection have this base.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:

@@ -16,12 +16,13 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.settings import check_window, save_planner, saved_planner
 from trajplan.presets import preset_for, preset_named
+from trajplan.runs.folder import open_dataset, resumes
+from trajplan.runs.result import TrainResult
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train as pretrain
 from trajplan.training.loop import uses_gpu
 from trajplan.training.preflight import preflight as try_settings
-from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, open_dataset, refuse_existing, saved_config
+from trajplan.training.resume import saved_config
 
 # What a launcher tells each of the processes that it starts.
 PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -60,9 +61,7 @@ def train(
     """
     check_launcher()
     folder, gpu = Path(output), uses_gpu(device)
-    continued = resume and holds_run(folder)
-    if not continued:
-        refuse_existing(folder, resume=resume)
+    continued = resumes(folder, resume)
     # What accelerate remembers of this run must not bind the next one in a process of one's own.
     fresh = not PartialState._shared_state
     try:

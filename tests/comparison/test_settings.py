@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.comparison.settings import (
     TRANSFORMER,
     EvaluationConfig,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.config import option, parse_value, require, to_dict
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.planners.registry import DEFAULT, planner_named

@@ -31,7 +31,7 @@ from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import make_folder, read_json
 
 if TYPE_CHECKING:
-    from trajplan.training.result import TrainResult
+    from trajplan.runs.result import TrainResult
 
 
 def run_cell(cell: Cell, device: str | None = None) -> bool:

@@ -7,9 +7,9 @@ import numpy as np
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.dynamics.training import model_split
 from trajplan.baselines.engine.scaling import Scaling, fit_scaling, reward_transform, training_episodes
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.terminals import check_terminals
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.runs.trackers import check_trackers, tracker_names
 
@@ -33,7 +33,13 @@ class Ready(NamedTuple):
 
 
 def preflight(dataset: OfflineDataset, name: str, config: Any, run_config: RunConfig) -> Ready:
-    """Try a method and its settings on a dataset; the training begins with this."""
+    """Try a method and its settings on a dataset; the training begins with this.
+
+    Raises:
+        ConfigError: for an unknown method, one that is not for the dataset's actions, actions without bounds, rewards
+            that cannot be transformed so, or a tracker that is not installed.
+        DataError: for a dataset that the method cannot learn from.
+    """
     check_trackers(tracker_names(run_config.trackers))
     method_class = method_named(name).method_class(dataset.info)
     scaling = fit_scaling(dataset, run_config.standardize)
