@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trajplan.comparison.cells import unfinished
-from trajplan.comparison.results import by_method, load_results, progress, replacing, row, write_csv
+from trajplan.comparison.results import by_method, load_results, progress, row, write_csv
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.errors import CheckpointError
 
@@ -138,27 +138,12 @@ def test_a_damaged_cell_is_named_and_costs_that_cell_only(finished, name, text, 
     assert [result.cell for result in load_results([damaged, whole])] == [whole]
 
 
-def test_a_file_that_was_not_written_whole_does_not_replace_the_old_one(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text("old")
-
-    def write(temporary):
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
-        write(temporary)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_in_the_place_of_a_file_is_named_and_nothing_partial_left(tmp_path):
-    path = tmp_path / "report.html"
+def test_a_folder_in_the_place_of_the_table_is_named_and_nothing_partial_left(finished, tmp_path):
+    path = tmp_path / "comparison.csv"
     path.mkdir()
-    message = r"report\.html cannot be replaced: Is a directory; move it away\."
-    with pytest.raises(CheckpointError, match=message), replacing(path) as temporary:
-        temporary.write_text("new")
-    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(CheckpointError, match=r"comparison\.csv cannot be written: .*Is a directory"):
+        write_csv(path, load_results([finished("bc", 0, [1.0])]))
+    assert [path] == [found for found in tmp_path.iterdir() if found.name != "comparison"]
 
 
 def test_how_far_a_cell_is(cell, finished):
