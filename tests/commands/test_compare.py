@@ -195,6 +195,21 @@ def test_all_cells_ran_the_same_episodes_in_the_same_environment(compared):
     assert evaluations[2]["planner"]["beam_width"] == 2
 
 
+def test_another_planner_is_named_and_evaluates_the_same_model(copied, capsys):
+    model = copied / "tt/seed-0/model"
+    before = (model / "model.safetensors").read_bytes()
+    other = MIXED | {"settings": [*MIXED["settings"], "tt.planner=imitation"]}
+    assert compare(copied, "--cell", "tt/0", **other) == 0
+    assert "it is kept as evaluation.before.json" in capsys.readouterr().out
+    assert (model / "model.safetensors").read_bytes() == before
+    evaluation = json.loads((model / "evaluation.json").read_text())
+    assert (evaluation["planner"]["type"], evaluation["planner"]["beam_width"]) == ("imitation", 2)
+    assert compare(copied, "--report", **other) == 0
+    text = (copied / "report.html").read_text()
+    assert "Planners: imitation of tt." in text
+    assert "&quot;planner.type&quot;: &quot;imitation&quot;" in text
+
+
 def test_a_cells_model_is_a_checkpoint_like_any_other(compared):
     controller = trajplan.load(compared / "bc/seed-0/model", device="cpu")
     env = controller.info.make_env()

@@ -44,6 +44,8 @@ def test_scores_of_our_methods():
     assert published_scores("halfcheetah-medium", "combo", {"beta": 0.5}) == [71.9]
     assert published_scores("hopper-medium-expert", "mopo", {"penalty_weight": 5.0}) == [74.6]
     assert published_scores("door-human", "iql", {"beta": 3.0}) == [3.3]
+    assert published_scores("hopper-medium-replay", "tt", {"planner.type": "beam_search"}) == [91.5]
+    assert published_scores("hopper-medium-replay", "tt", {"planner.type": "imitation"}) == []
     assert published_scores(None, "iql", {}) == []
     assert published_scores("hopper-medium", "unheard-of", {}) == []
 

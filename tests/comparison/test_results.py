@@ -38,6 +38,16 @@ def test_without_reference_scores_are_returns(finished):
     assert result.learning_curve[1].tolist() == [20.0, 50.0]
 
 
+def test_a_planner_has_a_name_also_where_none_was_recorded(finished):
+    cells = [finished("bc", 0, [1.0]), finished("tt", 0, [1.0]), finished("tti", 0, [1.0], method="tt")]
+    for cell, planner in zip(cells[1:], ({"horizon": 5}, {"type": "imitation", "horizon": 1}), strict=True):
+        evaluation = json.loads(cell.evaluated.read_text())
+        cell.evaluated.write_text(json.dumps(evaluation | {"planner": planner}))
+    results = load_results(cells)
+    assert [result.planner for result in results] == [None, "beam_search", "imitation"]
+    assert [result.settings.get("planner.type") for result in results] == [None, "beam_search", "imitation"]
+
+
 def test_only_finished_cells_count(cell, finished):
     done = finished("bc", 0, [1.0])
     assert [result.cell for result in load_results([cell("iql", 0), done])] == [done]
@@ -99,8 +109,8 @@ DAMAGE = [
     ("model/metrics.jsonl", "3\n", r"metrics\.jsonl .* delete .*/bc/seed-0 to train it again"),
     ("model/model.safetensors", None, r"has no model\.safetensors; delete .*/bc/seed-0 to train it again"),
     ("model", None, "delete .*/bc/seed-0 to train it again"),
-    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell goes on"),
-    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell goes on"),
+    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell resumes"),
+    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell resumes"),
     ("cell.json", {"evaluation": 3}, r"cell\.json is damaged; delete it"),
     ("cell.json", {"training": []}, r"cell\.json is damaged; delete it"),
     ("model/evaluation.json", {"reference": {"min": 1}}, r"evaluation\.json is damaged"),
@@ -125,6 +135,14 @@ def test_a_damaged_cell_is_named_and_costs_that_cell_only(finished, name, text, 
         path.unlink()
     assert re.search(reason, unfinished(damaged))
     assert [result.cell for result in load_results([damaged, whole])] == [whole]
+
+
+def test_a_folder_in_the_place_of_the_table_is_named_and_nothing_partial_left(finished, tmp_path):
+    path = tmp_path / "comparison.csv"
+    path.mkdir()
+    with pytest.raises(CheckpointError, match=r"comparison\.csv cannot be written: .*Is a directory"):
+        write_csv(path, load_results([finished("bc", 0, [1.0])]))
+    assert [path] == [found for found in tmp_path.iterdir() if found.name != "comparison"]
 
 
 def test_how_far_a_cell_is(cell, finished):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.comparison.settings import TRANSFORMER
 from trajplan.data.kinds import dataset_name, environment_name
+from trajplan.planners.registry import DEFAULT
 
 if TYPE_CHECKING:
     from trajplan.data.info import DatasetInfo
@@ -135,6 +136,8 @@ def published_scores(dataset: str | None, method: str, settings: Mapping[str, An
     best = settings.get("top_fraction", 1.0)
     if best != 1.0:
         names = {BEST_TENTH} if method == "bc" and best == 0.1 else set()
+    if settings.get("planner.type", DEFAULT) != DEFAULT:
+        return []  # what is published of the Trajectory Transformer is of its beam search
     if method in SWITCHED_OFF:
         name, off = SWITCHED_OFF[method]
         names = set() if settings.get(name) == off else names

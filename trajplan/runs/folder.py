@@ -112,6 +112,7 @@ def refuse_changes(folder: Path, changed: list[str]) -> None:
 
 def check_same_dataset(folder: Path, info: DatasetInfo) -> None:
     """Refuse to resume a run on another dataset, naming the difference."""
+    # As objects, since the form in which spaces are saved has changed.
     before = DatasetInfo.from_dict(read_json(folder / "dataset.json"))
     for name in ("id", "num_transitions", "num_episodes", "observation_space", "action_space"):
         was, now = getattr(before, name), getattr(info, name)
