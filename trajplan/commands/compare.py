@@ -228,14 +228,15 @@ def _write(
     output: Path, cells: "Sequence[Cell]", info: "DatasetInfo", missing: "Mapping[Cell, str]", command: str
 ) -> None:
     from trajplan.comparison.report import render, text_table
-    from trajplan.comparison.results import by_method, load_results, replacing, write_csv
+    from trajplan.comparison.results import by_method, load_results, write_csv
+    from trajplan.files import replacing, writing
 
     results = load_results(cells)
     if not results:
         print("No cell is finished yet, so there is nothing to report.", file=sys.stderr)
         return
     write_csv(output / "comparison.csv", results)
-    with replacing(output / "report.html") as temporary:
+    with writing(output / "report.html"), replacing(output / "report.html") as temporary:
         temporary.write_text(render(info, results, missing, command))
     print(text_table(by_method(results)))
     print(f"written  {output / 'comparison.csv'}\nwritten  {output / 'report.html'}")
