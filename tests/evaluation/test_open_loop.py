@@ -5,7 +5,8 @@ import torch
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.open_loop import _draw_starts, open_loop_errors, predict
-from trajplan.models.decoder import CachedDecoder, RecomputingDecoder
+from trajplan.models.decoder import CachedDecoder
+from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.tokenizers.fit import fit_tokenizer
 
