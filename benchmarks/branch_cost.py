@@ -1,7 +1,7 @@
 """What a branch of a search tree costs: going on from a kept node's cache, and encoding its tokens anew.
 
 On the paper's model (4 layers, 4 heads, width 128) with random weights, for a batch of leaves of one environment, each
-a number of transitions deep. The two ways take turns, leaf batch by leaf batch; both must give the same logits. On a CPU the times are those of the processor.
+some transitions deep. The two ways take turns and must give the same logits. On a CPU, times are the processor's.
 """
 
 import argparse
