@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint check clean
+.PHONY: quickstart test lint check gpu clean
 
 quickstart: $(STAMP)
 	$(BIN)/python examples/quickstart.py --output quickstart
@@ -18,6 +18,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint test
+
+# The tests and benchmarks that need a GPU, in one file and one table; without a GPU it says so.
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trajplan needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

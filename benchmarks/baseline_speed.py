@@ -20,9 +20,9 @@ from record import write
 from train_speed import synthetic
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.runs.metrics import read_metrics
 
 PARTS = 5  # the first is warm-up, of the others the median counts

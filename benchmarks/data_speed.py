@@ -104,13 +104,12 @@ def build_cache(args: argparse.Namespace) -> dict[str, float]:
 
 def open_cache(args: argparse.Namespace) -> dict[str, float]:
     from trajplan.data.dataset import OfflineDataset
-    from trajplan.data.sources.minari import open_minari
 
     start = time.perf_counter()
     dataset = OfflineDataset.from_minari(DATASET)
     first = time.perf_counter() - start
     start = time.perf_counter()
-    open_minari(DATASET, None)
+    OfflineDataset.from_minari(DATASET)
     again = time.perf_counter() - start
     start = time.perf_counter()
     dataset.returns_to_go(0.99, -100.0)

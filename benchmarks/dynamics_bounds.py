@@ -31,7 +31,7 @@ def measured(dynamics: DynamicsEnsemble, observations: torch.Tensor, actions: to
     return {
         "penalty_mean": uncertainty_of(prediction, "max-deviation").mean().item(),
         "disagreement_mean": uncertainty_of(prediction, "disagreement").mean().item(),
-        "deviation_relative": (prediction.deviation / dynamics.target_deviation).mean().item(),
+        "deviation_relative": (prediction.std / dynamics.target_std).mean().item(),
     }
 
 

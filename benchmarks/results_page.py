@@ -68,7 +68,7 @@ def transformer_table() -> str:
         summary, updates = run["evaluation"]["summary"], run["last_metrics"]["update"]
         scores = [_number(summary["return"]["mean"]), _span(summary["return"]["interval_95"])]
         rows.append([*known, *scores, f"{summary['normalized_score']['mean']:.1f}", f"{updates:,}"])
-    head = ["Minari data", "transitions", "their mean", "return", "95 % interval", "normalised", "updates"]
+    head = ["Minari data", "transitions", "mean of the data", "return", "95 % interval", "normalised", "updates"]
     return _table(head, rows)
 
 
@@ -113,7 +113,7 @@ def planning_speed_table() -> str:
     for name, problem in _load("plan_speed")["problems"].items():
         seconds = [f"{problem[f'{kind}_seconds']:.2f} s" for kind in ("cached", "plain")]
         rows.append([name, *seconds, f"{problem['ratio']:.0f} times"])
-    return _table(["planner's settings for", "a plan", "recomputing every token", "as fast"], rows)
+    return _table(["settings for", "a plan", "recomputing every token", "speed-up"], rows)
 
 
 def baseline_speed_table() -> str:
@@ -123,7 +123,7 @@ def baseline_speed_table() -> str:
         rates = [f"{np.median(method[who]):.1f}" for who in ("updates_per_second", "d3rlpy")]
         ratios = method["ratio_by_turn"]
         rows.append([METHODS[name], *rates, f"{method['ratio']:.1f} times", _span([min(ratios), max(ratios)], 1)])
-    return _table(["method", "updates a second", "d3rlpy's", "as fast", "of three turns"], rows)
+    return _table(["method", "updates a second", "d3rlpy's", "speed-up", "range of three turns"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

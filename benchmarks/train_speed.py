@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from gymnasium.spaces import Box
+from record import write
 
-from trajplan.config import add_arguments, given
+from trajplan.config import add_arguments, given, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.training.batches import TokenTable, TrainingBatches
@@ -40,6 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--observation-dim", type=int, default=11)
     parser.add_argument("--action-dim", type=int, default=3)
+    parser.add_argument("--attention", metavar="NAME", help="attn_implementation of transformers (default: sdpa)")
+    parser.add_argument("--output", help="write the numbers to this JSON file")
     add_arguments(parser, TrainConfig, "settings")
     args = parser.parse_args()
     config = replace(TrainConfig(updates=3), **given(args, TrainConfig)).resolved(windows=1, bf16=supports_bf16())
@@ -49,7 +52,9 @@ def main() -> None:
     table = TokenTable(dataset, tokenizer, config, accelerator.device)
     windows = dataset.windows(config.window, device=accelerator.device)
     batches = TrainingBatches(table, windows, config, accelerator.process_index, accelerator.num_processes)
-    _, model, optimizer = build(dataset, tokenizer, config, accelerator)
+    raw, model, optimizer = build(dataset, tokenizer, config, accelerator)
+    if args.attention:
+        raw.set_attn_implementation(args.attention)
 
     def update(number: int) -> None:
         gradients(model, accelerator, *batches.batch(number))
@@ -73,6 +78,9 @@ def main() -> None:
     print(f"{accelerator.num_processes} x {accelerator.device.type}, {torch.get_num_threads()} threads")
     print(f"{tokens:,} tokens an update, {whole:.3f} s an update: {tokens / whole:,.0f} tokens/s")
     print(f"making a batch: {loading * 1e3:.2f} ms, {100 * loading / whole:.2f} % of an update")
+    if args.output:
+        numbers = {"tokens_per_second": tokens / whole, "seconds_per_update": whole, "seconds_per_batch": loading}
+        write(args.output, {"device": accelerator.device.type, "settings": to_dict(config), **numbers})
 
 
 if __name__ == "__main__":

@@ -81,10 +81,10 @@ def test_a_run_goes_on_with_its_settings_and_its_dataset(dataset, known, tmp_pat
     ("changes", "message"),
     [
         ({"expectil": 0.8}, r"^iql has no setting 'expectil'; did you mean expectile\?$"),
-        ({"tau": 0.8}, r"^iql has no setting 'tau'; trajplan baseline iql --help lists what it has\.$"),
+        ({"colour": 0.8}, r"^iql has no setting 'colour'; trajplan baseline iql --help lists what it has\.$"),
         ({"expectile": "0.8"}, r"^expectile is '0.8'; it must be of type float\.$"),
         ({"updates": 0}, r"^updates is 0; it must be at least 1\.$"),
-        ({"method": "iqll"}, r"^There is no method 'iqll'; did you mean iql\?$"),
+        ({"method": "iqll"}, r"^Unknown method 'iqll'; did you mean iql\?$"),
         ({"device": "graphics"}, "There is no device 'graphics' here"),
         ({"dataset": None}, "holds no run that knows its dataset: name one"),
         ({"dataset": 5}, r"^dataset is 5; it must be an OfflineDataset, a Minari id or several of them\.$"),

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from trajplan import __version__, cli
+from trajplan.baselines.engine.settings import RunConfig
+from trajplan.baselines.iql import IQLConfig
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.config import add_arguments, from_dict, given
 from trajplan.errors import ConfigError, DataError
 from trajplan.planners.beam_search import BeamSearchConfig
@@ -158,6 +159,8 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
         from_dict(BeamSearchConfig, {"colour": 4})
     with pytest.raises(ConfigError, match="horizon is 'four'; it must be of type int"):
         from_dict(BeamSearchConfig, {"horizon": "four"})
+    # As earlier versions wrote it.
+    assert from_dict(IQLConfig, {"target_rate": 0.5, "beta": 2.0}) == IQLConfig(tau=0.5, beta=2.0)
     with pytest.raises(ConfigError, match="reward_transform is 'all'; it must be among none, return-range"):
         from_dict(RunConfig, {"reward_transform": "all"})
     with pytest.raises(SystemExit):
@@ -168,7 +171,7 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
     ("find", "name", "sentence"),
     [
         (preset_named, "tt_hoper_medium", "There is no preset 'tt_hoper_medium'; did you mean tt_hopper_medium?"),
-        (method_named, "cqll", "There is no method 'cqll'; did you mean cql?"),
+        (method_named, "cqll", "Unknown method 'cqll'; did you mean cql?"),
     ],
 )
 def test_a_misspelt_preset_or_method_is_answered_with_the_closest(find, name, sentence):

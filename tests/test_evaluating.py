@@ -30,7 +30,7 @@ def test_defaults_are_the_commands() -> None:
     command.add_arguments(parser)
     parameters = inspect.signature(trajplan.evaluate).parameters
     for name, default in vars(parser.parse_args(["folder"])).items():
-        if name != "checkpoint":
+        if name not in ("checkpoint", "open_loop", "open_loop_starts", "dynamics"):
             assert parameters[name].default == default, name
 
 
@@ -115,6 +115,7 @@ def test_an_interrupted_evaluation_says_how_far_it_came_and_goes_on(checkpoint: 
             "seed is 100000000000000000000; it must be 0 or more, and with the episodes fit into 63 bits",
         ),
         ({"picture": True}, "picture needs a folder: give output"),
+        ({"viewer": True}, "viewer needs a folder: give output"),
         ({"video": True}, "video needs a folder: give output"),
         ({"resume": True}, "resume needs a folder: give output"),
     ],
@@ -132,6 +133,8 @@ def test_what_is_only_for_checkpoints_is_refused_for_policies(checkpoint: Path, 
         trajplan.evaluate(controller, output=tmp_path, resume=True)
     with pytest.raises(ConfigError, match="RandomPolicy makes no plans: leave out picture"):
         trajplan.evaluate(RandomPolicy(controller.info), output=tmp_path, picture=True)
+    with pytest.raises(ConfigError, match="RandomPolicy makes no plans: leave out viewer"):
+        trajplan.evaluate(RandomPolicy(controller.info), output=tmp_path, viewer=True)
     with pytest.raises(ConfigError, match="dict has no info, reset, act: give a checkpoint folder"):
         trajplan.evaluate({})  # type: ignore[arg-type]
 

@@ -57,6 +57,61 @@ def test_imports_run_one_way() -> None:
                 assert fine, f"{path.name} imports {node.module}"
 
 
+# The folders inside which imports run one way, too.
+WITHOUT_CIRCLES = ["data", "tokenizers", "models", "runs", "planners", "training", "evaluation", "comparison"]
+WITHOUT_CIRCLES += ["commands"]
+
+
+def imports(path: Path) -> set[Path]:
+    """The package's files that a file imports, in functions and for the types alone, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            place = ROOT.joinpath(*name.split("."))
+            found |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+    return found
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """The names on one circle of a graph; none if there is no circle."""
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        found = next((found for other in sorted(edges[name]) if (found := visit(other, [*way, name]))), [])
+        done.add(name)
+        return found
+
+    return next((found for name in sorted(edges) if (found := visit(name, []))), [])
+
+
+@pytest.mark.parametrize("folder", WITHOUT_CIRCLES)
+def test_no_circle_of_imports_inside_a_folder(folder: str) -> None:
+    """Neither between its files nor between its folders, at any depth."""
+    for place in (ROOT / "trajplan" / folder, *(ROOT / "trajplan" / folder).rglob("*/")):
+        edges: dict[str, set[str]] = {}
+        for path in place.rglob("*.py"):
+            own = path.relative_to(place).parts[0]
+            inside = {other.relative_to(place).parts[0] for other in imports(path) if other.is_relative_to(place)}
+            edges.setdefault(own, set()).update(inside - {own})
+        for name in set().union(*edges.values()):
+            edges.setdefault(name, set())
+        assert circle(edges) == [], place
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
 @pytest.mark.parametrize("name", ["tokenizers", "planners", "baselines"])
 def test_the_root_folders_are_links_into_the_package(name: str) -> None:
     link = ROOT / name

@@ -8,18 +8,19 @@ from typing import Any
 
 from trajplan.baselines.engine.checkpoint import saved_settings
 from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.card import write_card
-from trajplan.config import from_dict, to_dict
+from trajplan.config import from_dict, renamed, to_dict
 from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
-from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, open_dataset, refuse_existing
+from trajplan.runs.folder import open_dataset, resumes
+from trajplan.runs.result import TrainResult
 
 
 def baseline(
@@ -41,7 +42,7 @@ def baseline(
         method: its name, such as "iql"; `trajplan baseline --help` lists them.
         dataset: a dataset, or the Minari id of one, or of several that train as one. None: that of the run to resume.
         output: the run's folder; made if it is not there.
-        resume: continue the run in `output` from its newest whole checkpoint, exactly, with its settings.
+        resume: resume the run in `output` from its newest complete state, exactly, with its settings.
         device: where it trains; None: a GPU if there is one.
         progress: whether to show a bar, and what there is to know of the preset, on standard error.
         settings: of the method and of the run, by the names of `trajplan baseline METHOD --help`, underscores for
@@ -49,30 +50,24 @@ def baseline(
             `eval_every` updates and at the end, which `eval_every=0` leaves out.
 
     Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be continued or written.
+        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be resumed or written.
         ConfigError: for an unknown method, setting or device, a value out of range, a dataset that the method does not
             take, or an environment that is not here.
         DataError: for a dataset that is not there or cannot be used.
         TrajplanError: if a loss is not finite.
     """
     choose_device(device)
-    folder, config_class = Path(output), method_named(method).config_class()
-    of_method, of_run = _divide(method, config_class, settings)
-    continued = resume and holds_run(folder)
-    if not continued:
-        refuse_existing(folder, resume=resume)
-    data = open_dataset(dataset, folder, continued)
+    folder = Path(output)
+    settings = renamed(method_named(method).config_class(), renamed(RunConfig, settings))
+    _divide(method, settings)
+    resumed = resumes(folder, resume)
+    data = open_dataset(dataset, folder, resumed)
     # Refused here already, before the preset and the environment are looked at.
     method_named(method).method_class(data.info)
     Scaling.of(data.info)
-    config, run = preset_for(method, data.info)
-    if progress and not continued and (note := note_for(method, data.info)):
+    if progress and not resumed and (note := note_for(method, data.info)):
         print(note, file=sys.stderr)
-    if continued:
-        before, saved, run = saved_settings(folder)
-        config = saved if before == method else config
-    config = from_dict(config_class, to_dict(config) | of_method)
-    run = from_dict(RunConfig, to_dict(run) | of_run)
+    config, run = settings_for(method, data.info, settings, folder if resumed else None)
     evaluate = evaluation_for(data, config, run) if run.eval_every else None
     result = train(
         data, folder, method, config, run, resume=resume, evaluate=evaluate, device=device, progress=progress
@@ -82,13 +77,35 @@ def baseline(
     return result
 
 
-def _divide(method: str, config_class: type, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the method, and those of the run.
+def settings_for(
+    method: str, info: DatasetInfo, settings: Mapping[str, Any], run_to_resume: Path | None = None
+) -> tuple[Any, RunConfig]:
+    """Settings of a method and of its run on a dataset.
+
+    Args:
+        method: its name.
+        info: the dataset.
+        settings: over the preset's, by name.
+        run_to_resume: the folder of a run whose settings they are over instead.
 
     Raises:
-        ConfigError: for one that is neither's.
+        ConfigError: for an unknown setting, or a value out of range.
     """
-    names = [[field.name for field in dataclasses.fields(one)] for one in (config_class, RunConfig)]
+    settings = renamed(method_named(method).config_class(), renamed(RunConfig, settings))
+    of_method, of_run = _divide(method, settings)
+    config, run = preset_for(method, info)
+    if run_to_resume is not None:
+        before, saved, run = saved_settings(run_to_resume)
+        config = saved if before == method else config
+    config = from_dict(method_named(method).config_class(), to_dict(config) | of_method)
+    return config, from_dict(RunConfig, to_dict(run) | of_run)
+
+
+def _divide(method: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the method, and those of the run."""
+    names = [
+        [field.name for field in dataclasses.fields(one)] for one in (method_named(method).config_class(), RunConfig)
+    ]
     for name in settings:
         if name not in names[0] + names[1]:
             hint = did_you_mean(name, names[0] + names[1]) or f"trajplan baseline {method} --help lists what it has."

@@ -12,9 +12,16 @@ from trajplan.errors import ConfigError, did_you_mean
 C = TypeVar("C")
 
 
-def option(default: Any, help: str, group: str = "") -> Any:
-    """A dataclass field with a default, the sentence that `--help` and the documentation print, and its group there."""
-    return dataclasses.field(default=default, metadata={"help": help, "group": group})
+def option(default: Any, help: str, group: str = "", was: str = "") -> Any:
+    """A dataclass field of a setting.
+
+    Args:
+        default: its value where none is given.
+        help: the sentence that `--help` and the documentation print.
+        group: under which they print it.
+        was: the name that earlier versions wrote it under, which `from_dict` still reads.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "group": group, "was": was})
 
 
 def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: str) -> None:
@@ -43,6 +50,29 @@ def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
+def parse_value(config_class: type, name: str, text: str) -> Any:
+    """The value of a field from what a person typed: as `--field-name` takes it, a switch as true or false.
+
+    Raises:
+        ConfigError: for text that is no such value.
+    """
+    inner, optional = _unwrap(typing.get_type_hints(config_class)[name])
+    if inner is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{name} is true or false, not {text!r}.")
+        return text.lower() == "true"
+    if typing.get_origin(inner) is Literal:
+        choices = typing.get_args(inner)
+        if text not in choices:
+            raise ConfigError(f"invalid choice: {text!r} (choose from {', '.join(choices)}).")
+        return text
+    parse = _parser(inner, optional)
+    try:
+        return parse(text)
+    except ValueError:
+        raise ConfigError(f"invalid {parse.__name__} value: {text!r}.") from None
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as a JSON-able dictionary."""
     return dataclasses.asdict(config)
@@ -54,6 +84,7 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: for a name that the config does not have, or a value of the wrong type or out of range.
     """
+    values = renamed(config_class, values)
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -61,6 +92,12 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
         raise ConfigError(f"{config_class.__name__} has no setting {', '.join(map(repr, unknown))}; {hint}")
     hints = typing.get_type_hints(config_class)
     return config_class(**{name: _checked(name, value, hints[name]) for name, value in values.items()})
+
+
+def renamed(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under today's names: those that earlier versions called otherwise (`option(was=...)`) among them."""
+    today = {field.metadata.get("was"): field.name for field in dataclasses.fields(config_class)}
+    return {today.get(name, name): value for name, value in values.items()}
 
 
 def require(holds: bool, name: str, value: object, must: str) -> None:

@@ -22,6 +22,7 @@ from trajplan.evaluation.pictures.plan_picture import save_plan_picture
 from trajplan.evaluation.pictures.rendering import check_rendering
 from trajplan.evaluation.pictures.trace import Trace
 from trajplan.evaluation.pictures.video import VideoRecorder, check_encoder
+from trajplan.evaluation.pictures.viewer import ViewerTrace, save_viewer
 from trajplan.evaluation.policy import Controller, Policy
 from trajplan.evaluation.report import EvaluationFile, evaluation_versions
 from trajplan.evaluation.result import Evaluation
@@ -57,6 +58,7 @@ def evaluate(
     video: bool = False,
     video_episodes: int = 3,
     picture: bool = False,
+    viewer: bool = False,
     device: str | None = None,
     planner: Any = None,
     revision: str | None = None,
@@ -82,6 +84,7 @@ def evaluate(
         video: film the first `video_episodes` episodes into `output`.
         video_episodes: how many to film.
         picture: draw plans of the first episode that is run into `output`.
+        viewer: write viewer.html into `output`, a page to walk through all plans of that episode.
         device: where a checkpoint acts; None: a GPU if there is one.
         planner: settings of a planner for the checkpoint; None: its own.
         revision: a branch, tag or commit on the hub; None: the newest.
@@ -97,12 +100,11 @@ def evaluate(
     for name, value in (counts | {"max_episode_steps": max_episode_steps}).items():
         require(value is None or value >= 1, name, value, "be at least 1")
     require(0 <= seed < 2**63 - episodes, "seed", seed, "be 0 or more, and with the episodes fit into 63 bits")
-    target = _target(output, {"resume": resume, "video": video, "picture": picture})
+    target = _target(output, {"resume": resume, "video": video, "picture": picture, "viewer": viewer})
     folder, policy = _policy(path_or_policy, device, planner, revision)
     if resume and folder is None:
         raise ConfigError("Only the evaluation of a checkpoint folder can be resumed: give its path, not a policy.")
-    if picture and not hasattr(policy, "last_plans"):
-        raise ConfigError(f"{type(policy).__name__} makes no plans: leave out picture.")
+    _check_plans(policy, {"picture": picture, "viewer": viewer})
     info = policy.info
     reference = reference_scores(info, env, reference_min, reference_max)
     with quiet_simulators() as warnings:
@@ -124,7 +126,8 @@ def evaluate(
         finished = file.resume() if resume else []
         missing = set(range(episodes)) - {episode.episode for episode in finished}
         recorder = VideoRecorder(policy, target / "videos", video_episodes) if target and video else None
-        trace = Trace(policy, min(missing)) if picture and missing else None
+        kinds = [*([Trace] if picture else []), *([ViewerTrace] if viewer else [])]
+        traces = [kind(policy, min(missing)) for kind in kinds] if missing else []
         try:
             rollouts = roll_out(
                 policy,
@@ -134,7 +137,7 @@ def evaluate(
                 seed=seed,
                 finished=finished,
                 on_episode=file.add,
-                observers=[observer for observer in (recorder, trace) if observer is not None],
+                observers=[*([recorder] if recorder else []), *traces],
                 progress=progress,
             )
         except KeyboardInterrupt:
@@ -143,11 +146,11 @@ def evaluate(
             if recorder is not None:
                 recorder.close()
     report = file.finish(rollouts)
-    print_warnings(warnings)
-    drawn = _draw(trace, info, target)
+    print_warnings(warnings | (dict.fromkeys(recorder.notes, 1) if recorder else {}))
+    drawn = _draw(traces, info, target) if target else {}
     if folder is not None and target is not None and target.resolve() == folder.resolve():
         write_card(folder)
-    return Evaluation(report, file.path, recorder.written if recorder else [], drawn)
+    return Evaluation(report, file.path, recorder.written if recorder else [], **drawn)
 
 
 def _target(output: str | Path | None, wants: Mapping[str, bool]) -> Path | None:
@@ -210,8 +213,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _draw(trace: Trace | None, info: "DatasetInfo", output: Path | None) -> Path | None:
-    if trace is None or output is None:
-        return None
-    save_plan_picture(trace, info, output / "plan.png")
-    return output / "plan.png"
+def _check_plans(policy: Policy, wants: Mapping[str, bool]) -> None:
+    for name, wanted in wants.items():
+        if wanted and not hasattr(policy, "last_plans"):
+            raise ConfigError(f"{type(policy).__name__} makes no plans: leave out {name}.")
+
+
+def _draw(traces: list[Trace], info: "DatasetInfo", output: Path) -> dict[str, Path]:
+    """Write what traces are for; gives the files as `Evaluation` names them."""
+    drawn = {}
+    for trace in traces:
+        if isinstance(trace, ViewerTrace):
+            drawn["viewer"] = output / "viewer.html"
+            save_viewer(trace, info, drawn["viewer"])
+        else:
+            drawn["picture"] = output / "plan.png"
+            save_plan_picture(trace, info, drawn["picture"])
+    return drawn

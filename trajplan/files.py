@@ -1,8 +1,9 @@
-"""Writing files and folders so that a reader, or a run started after a crash, sees them whole or not at all."""
+"""Writing files and folders that a reader, or a run started after a crash, sees whole or not at all."""
 
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,22 +21,14 @@ RUN = "run.json"
 
 
 def refuse_file(folder: Path) -> None:
-    """Refuse a folder that is a file, or would be in one.
-
-    Raises:
-        CheckpointError: naming the file.
-    """
+    """Refuse a folder that is a file, or would be in one."""
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise CheckpointError(f"{folder} cannot be made: {path} is a file; choose another --output.")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that may be there.
-
-    Raises:
-        CheckpointError: if that is not possible.
-    """
+    """Make a folder that may be there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -44,11 +37,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one sentence that a file or folder cannot be written.
-
-    Raises:
-        CheckpointError: naming `path`, in place of what a full disk or a lost permission raises.
-    """
+    """Say in one sentence that `path` cannot be written, in place of what a full disk or a lost permission raises."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -67,26 +56,29 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON to `path`, atomically.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The temporary name under which a file is written; at the end it is forced onto the disk and renamed to `path`.
 
-    Raises:
-        CheckpointError: if it cannot be written.
+    Several processes, on several machines too, may do so at once: one of their files stays, whole.
     """
-    temporary = path.with_name(PARTIAL + path.name)
-    text = json.dumps(values, indent=2) + "\n"
-    with writing(path):
-        temporary.write_text(text)
+    temporary = path.with_name(f"{PARTIAL}{socket.gethostname()}-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
         fsync(temporary)
         os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON to `path`, atomically."""
+    with writing(path), replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: if the file is missing or holds something else.
-    """
+    """A JSON object from a file of a checkpoint."""
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:

@@ -16,11 +16,13 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.settings import check_window, save_planner, saved_planner
 from trajplan.presets import preset_for, preset_named
+from trajplan.runs.folder import open_dataset, resumes
+from trajplan.runs.result import TrainResult
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train as pretrain
 from trajplan.training.loop import uses_gpu
-from trajplan.training.result import TrainResult
-from trajplan.training.resume import holds_run, open_dataset, refuse_existing, saved_config
+from trajplan.training.preflight import preflight as try_settings
+from trajplan.training.resume import saved_config
 
 # What a launcher tells each of the processes that it starts.
 PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -59,9 +61,7 @@ def train(
     """
     check_launcher()
     folder, gpu = Path(output), uses_gpu(device)
-    continued = resume and holds_run(folder)
-    if not continued:
-        refuse_existing(folder, resume=resume)
+    continued = resumes(folder, resume)
     # What accelerate remembers of this run must not bind the next one in a process of one's own.
     fresh = not PartialState._shared_state
     try:
@@ -69,9 +69,10 @@ def train(
         # One process fills the dataset's cache, the others open it.
         with process.main_process_first():
             data = open_dataset(dataset, folder, continued)
-        config, planner, say = _start(data, folder, preset, continued, gpu)
-        config = from_dict(TrainConfig, to_dict(config) | settings)
-        planner = _planner(planner, context, config, folder if continued else None)
+        if continued:
+            config, planner, say = _resumed(data, folder, preset, context, settings, gpu)
+        else:
+            config, planner, say = preflight(data, preset, gpu=gpu, context=context, **settings)
         if process.is_main_process:
             print(say)
             if resume and not continued:
@@ -86,32 +87,46 @@ def train(
             AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _start(
-    data: OfflineDataset, folder: Path, preset: str | None, continued: bool, gpu: bool
+def preflight(
+    data: OfflineDataset, preset: str | None, *, gpu: bool, context: int | None = None, **settings: Any
 ) -> tuple[TrainConfig, Any, str]:
-    """Settings to start from, of the training and of the planner, and a sentence about them."""
-    if continued and preset is None:
-        return saved_config(folder), saved_planner(folder), f"Resuming {folder}, on {data.id}."
+    """The settings of a new run, of its planner, and a sentence about them; what training would refuse is refused.
+
+    Args:
+        data: what to learn.
+        preset, context, settings: as `train` takes them.
+        gpu: whether it trains on one, which the choice of a preset goes by.
+
+    Raises:
+        ConfigError, DataError: as `train` says.
+    """
     automatic = preset in (None, "auto")
     chosen = preset_for(data.info, gpu=gpu) if automatic else preset_named(preset or "auto", data.num_transitions)
-    say = f"Preset {chosen.name}{f' ({chosen.why})' if automatic else ''} on {data.id}."
-    return chosen.train, chosen.planner, f"{say}\n{chosen.note}" if chosen.note else say
-
-
-def _planner(planner: Any, context: int | None, config: TrainConfig, run: Path | None) -> Any:
-    """The planner's settings for a training; `run` is the folder of one that is resumed, which keeps its own."""
-    if run is not None:
-        if context not in (None, planner.context):
-            raise CheckpointError(
-                f"{run} is a run whose planner has context {planner.context}, which --resume keeps: leave --context "
-                f"out, and give trajplan evaluate --context {context} to plan with another."
-            )
-        return planner
-    planner = replace(planner, discount=config.discount)
+    config = from_dict(TrainConfig, to_dict(chosen.train) | settings)
+    planner = replace(chosen.planner, discount=config.discount)
     if context is not None:
         planner = replace(planner, context=context)
     check_window(planner, config.window)
-    return planner
+    try_settings(data, config)
+    say = f"Preset {chosen.name}{f' ({chosen.why})' if automatic else ''} on {data.id}."
+    return config, planner, f"{say}\n{chosen.note}" if chosen.note else say
+
+
+def _resumed(
+    data: OfflineDataset, run: Path, preset: str | None, context: int | None, settings: dict[str, Any], gpu: bool
+) -> tuple[TrainConfig, Any, str]:
+    """The settings of a run that is resumed, which keeps its planner."""
+    if preset is None:
+        config, planner = saved_config(run), saved_planner(run)
+        config = from_dict(TrainConfig, to_dict(config) | settings)
+    else:
+        config, planner, _ = preflight(data, preset, gpu=gpu, **settings)
+    if context not in (None, planner.context):
+        raise CheckpointError(
+            f"{run} is a run whose planner has context {planner.context}, which --resume keeps: leave --context "
+            f"out, and give trajplan evaluate --context {context} to plan with another."
+        )
+    return config, planner, f"Resuming {run}, on {data.id}."
 
 
 def check_launcher() -> None:

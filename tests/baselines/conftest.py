@@ -3,8 +3,8 @@ import pytest
 from gymnasium import spaces
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 
 

@@ -111,7 +111,7 @@ def test_it_lowers_q_where_only_the_model_goes():
     [
         ({"beta": -1.0}, "beta is -1.0; it must be 0 or more"),
         ({"candidates": 0}, "candidates is 0"),
-        ({"real_share": 0.0}, r"real_share is 0.0; it must lie in \(0, 1\]"),
+        ({"real_ratio": 0.0}, r"real_ratio is 0.0; it must lie in \(0, 1\]"),
         ({"model_elites": 9}, "model_members is 7; it must be at least model_elites"),
         ({"model_held_out": 1.0}, "model_held_out is 1.0"),
         ({"rollout_length": 0}, "rollout_length is 0"),

@@ -13,7 +13,7 @@ from trajplan.baselines.dynamics.report import report_figure
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.dynamics.training import (
     PROGRESS,
-    Learner,
+    EnsembleTrainer,
     contradictions,
     model_split,
     new_ensemble,
@@ -82,7 +82,7 @@ def test_the_ensemble_recovers_a_known_linear_gaussian_system(linear, trained):
     noise = torch.from_numpy(NOISE).float()
     # Means within a third of the noise, of every elite; deviations within a fifth.
     assert (((prediction.mean - truth) / noise).square().mean((0, 1)).sqrt() < 0.35).all()
-    ratio = (prediction.deviation / noise).log().mean((0, 1)).exp()
+    ratio = (prediction.std / noise).log().mean((0, 1)).exp()
     assert ((ratio > 0.8) & (ratio < 1.25)).all()
 
 
@@ -111,7 +111,7 @@ def test_elites_are_the_best_members_at_their_best(linear, trained):
 
 def test_training_stops_when_no_member_has_improved_for_long_enough(linear):
     config = ModelBasedConfig(**SETTINGS, model_patience=2)
-    learner = Learner(new_ensemble(linear.info, config, False), config)
+    learner = EnsembleTrainer(new_ensemble(linear.info, config, False), config)
     losses = iter([[4.0, 4, 4, 4], [3, 5, 5, 5], [2.99, 5, 5, 5], [5, 3.5, 5, 5], [3, 3, 3, 3.99], [9, 9, 9, 9]])
     learner.ensemble.held_out_losses = lambda *_: torch.tensor(next(losses))
     held_out = table_of(linear, np.array([0]), fit_scaling(linear, True), torch.device("cpu"))
@@ -120,13 +120,13 @@ def test_training_stops_when_no_member_has_improved_for_long_enough(linear):
         with torch.no_grad():
             learner.ensemble.networks.biases[0].fill_(number)
         learner.measure(held_out)
-        went_on.append(learner.goes_on())
+        went_on.append(learner.unfinished())
         marks.append(learner.best["networks.biases.0"][:, 0, 0].int().tolist())
     assert marks == [[0] * 4, [1, 0, 0, 0], [1, 0, 0, 0], [1, 3, 0, 0], [1, 4, 4, 0], [1, 4, 4, 0]]
     assert went_on == [True] * 6
     learner.ensemble.held_out_losses = lambda *_: torch.full((4,), 9.0)
     learner.measure(held_out)
-    assert not learner.goes_on()
+    assert not learner.unfinished()
     assert learner.result().networks.biases[0][:, 0, 0].int().tolist() == [1, 4, 4, 0]
     assert learner.ensemble.elites.tolist() == [0, 1, 2]
 
@@ -166,7 +166,7 @@ def test_targets_come_from_the_true_next_observation_and_actions_are_clipped():
 
 def test_every_member_learns_from_a_sample_and_in_an_order_of_its_own(linear, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Learner, "update", lambda self, batch: seen.append(batch.inputs))
+    monkeypatch.setattr(EnsembleTrainer, "update", lambda self, batch: seen.append(batch.inputs))
     train(linear, tmp_path, ModelBasedConfig(**SETTINGS, model_max_epochs=2))
     rows = torch.cat(seen, dim=1)
     count = rows.shape[1] // 2
@@ -240,7 +240,7 @@ class Perfect:
     def __init__(self, off=0.0):
         self.elites, self.off = torch.tensor([0]), off
         self.low, self.high = torch.full((3,), -torch.inf), torch.full((3,), torch.inf)
-        self.input_deviation, self.target_deviation = torch.ones(3), torch.ones(3)
+        self.input_std, self.target_std = torch.ones(3), torch.ones(3)
 
     def predict(self, observations, actions, chosen):
         mean = torch.cat([observations, actions], dim=-1) @ torch.from_numpy(LINEAR).float().T

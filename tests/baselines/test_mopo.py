@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trajplan.baselines.dynamics.learned_model import load_dynamics
-from trajplan.baselines.dynamics.training import PROGRESS, Learner
+from trajplan.baselines.dynamics.training import PROGRESS, EnsembleTrainer
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.mopo import MOPO
 from trajplan.baselines.registry import METHODS
@@ -79,7 +79,7 @@ def test_a_process_killed_in_the_models_training_or_the_policys_continues_exactl
 def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, small, quick, tmp_path, monkeypatch):
     config, settings = small("mopo", model_max_epochs=4), quick()
     run(walks, tmp_path / "whole", config, settings, evaluate=ten)
-    update, calls = Learner.update, []
+    update, calls = EnsembleTrainer.update, []
 
     def interrupted(self, batch):
         calls.append(1)
@@ -89,7 +89,7 @@ def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, sm
 
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "update", interrupted)
+        patch.setattr(EnsembleTrainer, "update", interrupted)
         result = run(walks, broken, config, settings, evaluate=ten)
     assert (result.updates, result.interrupted) == (0, True)
     assert len(load_file(broken / "training_state" / PROGRESS)["history"]) > 1
@@ -109,7 +109,7 @@ def test_ctrl_c_during_the_models_training_loses_no_more_than_an_epoch(walks, sm
 def test_a_disk_that_is_full_while_the_model_trains_is_one_sentence(
     walks, small, quick, tmp_path, monkeypatch, forked, filling
 ):
-    monkeypatch.setattr(Learner, "save", filling(Learner.save, 2))
+    monkeypatch.setattr(EnsembleTrainer, "save", filling(EnsembleTrainer.save, 2))
     told = forked(run, walks, tmp_path, small("mopo"), quick(), evaluate=ten)
     assert re.fullmatch(rf"CheckpointError: .*/{PROGRESS} cannot be written: .*File too large.*; .*resume\.", told)
 

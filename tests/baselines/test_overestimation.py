@@ -7,9 +7,9 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from trajplan.baselines.cql import CQLConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.sac import SACConfig
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.evaluation.rollout import evaluate
 from trajplan.evaluation.values import ValueCheck
@@ -68,7 +68,7 @@ def values(dataset, folder, name, config):
 
 
 def test_soft_actor_critic_overestimates_and_conservative_q_learning_does_not(dataset, tmp_path):
-    same = {"discount": DISCOUNT, "hidden_layers": 2, "hidden_width": 32, "target_rate": 0.02}
+    same = {"discount": DISCOUNT, "hidden_layers": 2, "hidden_width": 32, "tau": 0.02}
     same |= {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "temperature_learning_rate": 3e-3}
     predicted, earned = values(dataset, tmp_path / "sac", "sac", SACConfig(**same))
     # It walks off the cliff, to -10 / (1 - discount), and expects more of it than of anything in the data.

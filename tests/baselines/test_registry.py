@@ -11,8 +11,8 @@ import torch
 from trajplan.baselines.engine.checkpoint import load_baseline, save_model, save_settings, weights_of
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.scaling import fit_scaling, scaled_dataset
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
 
@@ -151,7 +151,7 @@ def test_methods_import_neither_each_other_nor_planners_nor_evaluation():
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(ConfigError, match=r"no method 'ppo'; there are bc, "):
+    with pytest.raises(ConfigError, match=r"nknown method 'ppo'; there are bc, "):
         method_named("ppo")
 
 

@@ -22,7 +22,7 @@ DATA = [
     (2, 1, -0.5, 1, False),
 ]
 BEHAVIOUR = np.array([[2 / 3, 1 / 3], [0.5, 0.5], [0.5, 0.5]])
-FAST = {"discount": DISCOUNT, "hidden_layers": 1, "hidden_width": 32, "target_rate": 0.2}
+FAST = {"discount": DISCOUNT, "hidden_layers": 1, "hidden_width": 32, "tau": 0.2}
 RATES = {"actor_learning_rate": 1e-2, "critic_learning_rate": 1e-2}
 STATES = torch.eye(3)
 

@@ -9,9 +9,9 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 import trajplan
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.presets import CHANGES, KINDS, kind_of, note_for, preset_for
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.card import card_text
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset
@@ -262,9 +262,9 @@ def test_presets_by_environment(pendulum):
         ("toy/pendulum-v0", (5, 1), (5, 0.5)),
     ):
         settings, _ = preset_for("mopo", named(id))
-        assert (settings.rollout_length, settings.penalty_weight, settings.real_share) == (*mopo, 0.05)
+        assert (settings.rollout_length, settings.penalty_weight, settings.real_ratio) == (*mopo, 0.05)
         settings, _ = preset_for("combo", named(id))
-        assert (settings.rollout_length, settings.beta, settings.real_share) == (*combo, 0.5)
+        assert (settings.rollout_length, settings.beta, settings.real_ratio) == (*combo, 0.5)
 
 
 # CORL's files for IQL: expectile, beta, the target's rate, the policy and the scale of rewards.
@@ -288,7 +288,7 @@ CORL_IQL = {
 def test_settings_of_iql_by_body_and_data(pendulum, data, expected):
     info = dataclasses.replace(pendulum.info, id=f"bench/{data}-v0", env_spec=None)
     settings, run = preset_for("iql", info)
-    found = (settings.expectile, settings.beta, settings.target_rate, settings.policy, run.reward_transform)
+    found = (settings.expectile, settings.beta, settings.tau, settings.policy, run.reward_transform)
     assert found == expected
 
 

@@ -10,8 +10,6 @@ import trajplan
 from trajplan.baselines.registry import METHODS, Entry
 from trajplan.cli import main
 from trajplan.comparison import checks
-from trajplan.comparison.claim import Claim
-from trajplan.comparison.runner import BUSY
 from trajplan.data.collection.collect import collect_dataset
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.scores import ReferenceScores
@@ -115,7 +113,6 @@ def test_a_cell_tries_its_environment_before_it_trains(tmp_path, no_simulator, c
     assert compare(tmp_path / "out", "--cell", cell, methods="bc,tt", settings=settings) == 2
     assert "trajplan: error: its simulator is not installed here.\n" in capsys.readouterr().err
     assert list((tmp_path / "out").rglob("model")) == []
-    assert list((tmp_path / "out").rglob("claim.json")) == []
 
 
 @pytest.fixture
@@ -124,7 +121,6 @@ def copied(compared, tmp_path):
 
 
 def test_cells_that_are_not_finished_are_named_by_the_report(copied, capsys):
-    (copied / "bc/seed-0/claim.json").write_text("[1]")
     (copied / "bc10/seed-0/model/evaluation.json").write_text("{")
     assert compare(copied, "--report", seeds=2, **MIXED) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Not in the report: ")]
@@ -224,12 +220,9 @@ def test_other_settings_for_what_is_there_are_refused(compared, capsys):
     assert "updates is 7 and was 6" in capsys.readouterr().err
 
 
-def test_a_finished_cell_is_done_at_once_and_a_claimed_one_is_left(compared, capsys):
+def test_a_finished_cell_is_done_at_once(compared, capsys):
     assert compare(compared, "--cell", "bc/0", **MIXED) == 0
     assert "bc/0 is finished" in capsys.readouterr().out
-    with Claim(compared / "bc/seed-0/claim.json"):
-        assert compare(compared, "--cell", "bc/0", **MIXED) == BUSY
-    assert "is being worked on by process" in capsys.readouterr().err
 
 
 def test_one_command_does_all_and_a_failure_costs_one_cell(tmp_path, capsys):
@@ -255,7 +248,7 @@ def test_one_command_does_all_and_a_failure_costs_one_cell(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "changes", "message"),
     [
-        ([], {"methods": "bc,ppo"}, "There is no method 'ppo'"),
+        ([], {"methods": "bc,ppo"}, "Unknown method 'ppo'"),
         ([], {"settings": ["bc.expectile=0.5"]}, "bc has no setting 'expectile'"),
         ([], {"settings": ["iql.expectile=1.5"]}, "expectile is 1.5"),
         ([], {"settings": ["tt.epochs=1"]}, "'tt' is none of the methods compared"),
@@ -324,14 +317,6 @@ def test_nothing_to_report_and_no_launcher(tmp_path, monkeypatch, capsys):
     assert compare(tmp_path / "out") == 2
     assert "without a launcher" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_the_library_that_the_statistics_need_is_asked_for_first(tmp_path, monkeypatch, capsys):
-    from trajplan.commands import compare as command
-
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert compare(tmp_path / "out") == 2
-    assert "pip install 'trajplan[compare]'" in capsys.readouterr().err
 
 
 def test_several_datasets_are_compared_on_as_one(data, tmp_path, capsys):

@@ -54,6 +54,15 @@ def test_list(dataset, capsys):
     assert (row["id"], row["num_episodes"], row["num_transitions"]) == (dataset, 4, 80)
 
 
+def test_list_tells_of_damaged_datasets_beside_the_list(dataset, capsys, root):
+    (root / "minari" / "toy" / "bad-v0" / "data").mkdir(parents=True)
+    assert main(["datasets", "list", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [row["id"] for row in json.loads(captured.out)] == [dataset]
+    assert "toy/bad-v0" in captured.err
+    assert captured.err.count("\n") == 1
+
+
 def test_list_of_nothing_says_where_it_looked(root, capsys):
     assert main(["datasets", "list"]) == 0
     assert str(root / "minari") in capsys.readouterr().out
@@ -62,8 +71,8 @@ def test_list_of_nothing_says_where_it_looked(root, capsys):
 def test_show(dataset, capsys, root):
     assert main(["datasets", "show", dataset, "--picture", str(root / "page.png")]) == 0
     out = capsys.readouterr().out
-    assert "return         mean 1.5, deviation 1.118, min 0, max 3" in out
-    assert "in a terminal 4, a timeout 0" in out
+    assert "return        1.5 ± 1.118, from 0 to 3" in out
+    assert "4 in a terminal\n" in out
     assert "page.png" in out
     assert (root / "page.png").read_bytes().startswith(b"\x89PNG")
 
@@ -78,7 +87,8 @@ def test_show_json_is_json_alone(dataset, capsys):
 def test_bad_input_is_one_sentence_and_status_2(dataset, capsys, root, monkeypatch):
     monkeypatch.setattr("trajplan.data.sources.minari._reachable", lambda endpoint: False)
     nowhere = str(root / "nowhere" / "page.png")
-    for arguments in (["show", "toy/dat-v0"], ["show", "what"], ["show", dataset, "--picture", nowhere]):
+    shown = (["show", "toy/dat-v0"], ["show", "what"], ["show", dataset, "--picture", nowhere])
+    for arguments in (*shown, ["list", "--remote"]):
         assert main(["datasets", *arguments]) == 2
         captured = capsys.readouterr()
         assert captured.err.startswith("trajplan: error: ")
@@ -124,7 +134,15 @@ def test_import(root, capsys):
     options = ["--id", "d4rl/mine-v0", "--reference-scores", "0", "20"]
     assert main(["datasets", "import", str(path), *options]) == 0
     assert OfflineDataset.from_minari("d4rl/mine-v0").info.normalized_score([10.0]) == [50.0]
-    assert main(["datasets", "import", str(path), "--id", "d4rl/mine-v0"]) == 2
+    assert "hopper_tiny-v2" in minari.load_dataset("d4rl/mine-v0").storage.metadata["description"]
+    capsys.readouterr()
+    for taken in ("d4rl/mine-v0", "no version"):
+        assert main(["datasets", "import", str(root / "nowhere"), "--id", taken]) == 2
+        assert "id" in capsys.readouterr().err
+    with h5py.File(path, "r+") as file:
+        file["rewards"][5] = np.nan
+    assert main(["datasets", "import", str(path), "--id", "d4rl/bad-v0"]) == 2
+    assert not (root / "minari" / "d4rl" / "bad-v0").exists()
 
 
 def test_collect_is_wired(root, capsys):

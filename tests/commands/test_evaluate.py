@@ -215,6 +215,17 @@ def test_maze_gets_a_video_and_a_picture_without_graphics_libraries(maze, tmp_pa
     assert not (maze / "evaluation.json").exists()
 
 
+def test_a_page_of_the_plans_of_the_first_episode_that_is_run(cartpole, capsys):
+    words = (cartpole, "--episodes", 2, "--viewer", "--replan-every", 2, "--seed", 3)
+    assert run(*words) == 0
+    page = (cartpole / "viewer.html").read_text()
+    assert f"viewer            {cartpole / 'viewer.html'}" in capsys.readouterr().out
+    assert f'"steps":{report(cartpole)["episodes"][0]["length"]},' in page
+    assert '"step":0,"kept":4,' in page
+    assert '"step":2,"kept":4,' in page
+    assert "CartPole-v1" in page
+
+
 def test_picture_outside_mazes(cartpole):
     assert run(cartpole, "--episodes", 1, "--picture") == 0
     assert np.asarray(Image.open(cartpole / "plan.png")).std() > 20

@@ -162,7 +162,7 @@ def test_an_interrupted_run_says_how_to_resume_and_does(dataset, tmp_path, capsy
     assert main(["train", "--resume", "--output", str(output), "--learning-rate", "0.5"]) == 2
     assert "learning_rate is 0.5 and was 0.0006" in capsys.readouterr().err
     assert main(["train", "--dataset", dataset, "--output", str(output), *SMALL]) == 2
-    assert "already holds a run: continue it with --resume" in capsys.readouterr().err
+    assert "already holds a run: resume it with --resume" in capsys.readouterr().err
 
 
 def test_resuming_before_anything_was_saved_starts_from_the_beginning(dataset, tmp_path, capsys):
@@ -179,7 +179,7 @@ def test_a_folder_with_files_of_the_users_is_refused_before_anything_is_said_or_
     assert main([*command, "--dataset", "there/is-none-v0", "--output", str(tmp_path), "--resume"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"{tmp_path} already holds config.json, which training would write over" in captured.err
+    assert f"{tmp_path} already holds config.json, which training would overwrite" in captured.err
     assert (tmp_path / "config.json").read_text() == "mine"
 
 

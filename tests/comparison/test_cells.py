@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from trajplan.commands import compare
-from trajplan.comparison.cells import continues_evaluation, is_finished, read_record, shell, unfinished, write_record
+from trajplan.comparison.cells import continues_evaluation, is_finished, read_record, unfinished, write_record
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.errors import CheckpointError, ConfigError
 
@@ -24,28 +24,12 @@ def test_a_cells_command_makes_the_same_cell_again(cell, monkeypatch):
         "plain", 2, method="tt", dataset="odd name/x-v0", settings=SETTINGS,
         evaluation=EvaluationConfig(episodes=7, episode_seed=3, env="Toy-v1", reference_min=-1.5, reference_max=2.0),
     )  # fmt: skip
-    words = shlex.split(shell(made.command("cpu")))
+    words = shlex.split(shlex.join(made.command("cpu")))
     worked = []
     monkeypatch.setattr(compare, "_work", lambda cell, device: worked.append((cell, device)))
     assert words[:2] == ["trajplan", "compare"]
     compare.run(parse(words[2:]))
     assert worked == [(made, "cpu")]
-
-
-def test_commands_that_train_and_evaluate(cell):
-    made = cell("tt", 1, settings=SETTINGS)
-    model, dataset = str(made.model), made.dataset
-    assert made.training_command("cpu") == [
-        "train", "--dataset", dataset, "--output", model, "--resume", "--seed=1",
-        "--preset=tt_debug", "--epochs=0.5", "--termination-penalty=none",
-    ]  # fmt: skip
-    evaluated = ["evaluate", model, "--resume", "--episodes=4", "--num-envs=10", "--seed=0"]
-    assert made.evaluation_command(None) == [*evaluated, "--horizon=5"]
-    baseline = cell("bc10", 0, method="bc", settings={"best_episodes": 0.1, "standardize": False})
-    assert baseline.training_command("cuda") == [
-        "baseline", "bc", "--dataset", dataset, "--output", str(baseline.model), "--resume", "--seed=0",
-        "--device", "cuda", "--best-episodes=0.1", "--no-standardize",
-    ]  # fmt: skip
 
 
 def test_a_record_is_of_its_training(cell):
@@ -67,10 +51,17 @@ def test_a_record_is_of_its_training(cell):
 
 def test_a_planners_setting_asks_for_another_evaluation_only(cell, finished):
     before = finished("tt", 0, [1.0, 2.0, 3.0, 4.0])
-    now = replace(before, settings={"planner.horizon": 3})
     assert is_finished(before, read_record(before))
-    assert not is_finished(now, read_record(now))
-    assert not continues_evaluation(now, read_record(now))
+    for settings in ({"planner.horizon": 3}, {"planner": "imitation"}):
+        now = replace(before, settings=settings)
+        assert not is_finished(now, read_record(now))
+        assert not continues_evaluation(now, read_record(now))
+
+
+def test_a_record_that_names_no_planner_is_of_the_beam_search(cell, finished):
+    """As those are that were written when there was no other."""
+    before = finished("tt", 0, [1.0, 2.0, 3.0, 4.0])
+    assert is_finished(replace(before, settings={"planner": "beam_search"}), read_record(before))
 
 
 def test_more_episodes_go_on_with_those_that_are_there(finished):

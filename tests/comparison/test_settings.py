@@ -2,13 +2,12 @@ import dataclasses
 
 import pytest
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.comparison.settings import (
     TRANSFORMER,
     EvaluationConfig,
     changed_flags,
-    flags,
     parse_methods,
     parse_settings,
     set_words,
@@ -28,7 +27,7 @@ def test_methods_stand_under_their_names_or_labels():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bc,ppo", "There is no method 'ppo'; there are bc, "),
+        ("bc,ppo", "Unknown method 'ppo'; there are bc, "),
         ("bc,bc", "names bc twice; give the second one a label, as bc2=bc"),
         ("bc,", "'' cannot name a method"),
         ("../x=bc", "'../x' cannot name a method"),
@@ -50,7 +49,20 @@ def test_values_have_the_types_of_the_configs():
     assert settings["tt"] == {"termination_penalty": None, "planner.action_top_k": 7, "preset": "tt_debug"}
     assert settings["iql"] == {"policy": "deterministic"}
     assert settings["awac"] == {}
-    assert split_planner(settings["tt"])[1] == {"action_top_k": 7}
+    training = {"termination_penalty": None, "preset": "tt_debug"}
+    assert split_planner(settings["tt"]) == (training, None, {"action_top_k": 7})
+
+
+def test_a_planner_is_named_and_its_settings_are_its_own():
+    # In whatever order.
+    words = ["tt.planner.beam_width=3", "tt.planner=imitation", "tt.window=6"]
+    settings = parse_settings(words, ALL)["tt"]
+    assert split_planner(settings) == ({"window": 6}, "imitation", {"beam_width": 3})
+    assert parse_settings(set_words("tt", settings), ALL)["tt"] == settings
+    with pytest.raises(ConfigError, match=r"tt has no setting 'planner\.n_expand'; "):
+        parse_settings([*words, "tt.planner.n_expand=2"], ALL)
+    with pytest.raises(ConfigError, match="Unknown planner 'imitate'; did you mean imitation"):
+        parse_settings(["tt.planner=imitate"], ALL)
 
 
 def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
@@ -66,9 +78,9 @@ def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
         ("iql.updates", "--set takes METHOD.NAME=VALUE"),
         ("updates=5", "--set takes METHOD.NAME=VALUE"),
         ("ppo.updates=5", "'ppo' is none of the methods compared, bc, "),
-        ("iql.expectil=0.5", "iql has no setting 'expectil'; did you mean 'expectile'"),
+        ("iql.expectil=0.5", "iql has no setting 'expectil'; did you mean expectile"),
         ("bc.expectile=0.5", "bc has no setting 'expectile'; "),
-        ("tt.planner.horizn=5", "tt has no setting 'planner.horizn'; did you mean 'horizon'"),
+        ("tt.planner.horizn=5", "tt has no setting 'planner.horizn'; did you mean horizon"),
         ("iql.updates=many", "--set iql.updates=many: invalid int value: 'many'"),
         ("iql.policy=odd", "--set iql.policy=odd: invalid choice: 'odd'"),
         ("bc.standardize=maybe", "--set bc.standardize=maybe: standardize is true or false, not 'maybe'."),
@@ -99,9 +111,7 @@ def test_every_setting_of_every_method_survives_the_way_through_words(label):
     assert parse_settings(set_words(label, settings), ALL)[label] == settings
 
 
-def test_flags_are_those_of_the_commands():
-    given = flags({"updates": 5, "standardize": False, "compile": True, "percentile": None, "beta": -0.5})
-    assert given == ["--updates=5", "--no-standardize", "--compile", "--percentile=none", "--beta=-0.5"]
+def test_only_what_differs_from_the_defaults_is_given():
     assert changed_flags(EvaluationConfig(episodes=10, episode_seed=7)) == ["--episode-seed=7"]
 
 

@@ -124,9 +124,9 @@ def test_statistics():
     statistics = dataset.statistics()
     stored = dataset.observations.astype(np.float64)
     np.testing.assert_allclose(statistics.mean, stored.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(statistics.deviation[:2], stored.std(0)[:2], rtol=1e-5)
+    np.testing.assert_allclose(statistics.std[:2], stored.std(0)[:2], rtol=1e-5)
     # Dividing by a constant dimension's deviation must be harmless.
-    assert statistics.deviation[2] == 1.0
+    assert statistics.std[2] == 1.0
 
 
 def test_from_episodes_with_spaces_and_objects(episodes):

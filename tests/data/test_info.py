@@ -1,14 +1,19 @@
 import json
+import shutil
+from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from trajplan.data.collection.repeat import ActionRepeat
 from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.scores import ReferenceScores
-from trajplan.errors import DataError
+from trajplan.errors import CheckpointError, DataError
+from trajplan.training.resume import check_same_dataset
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 
@@ -80,7 +85,39 @@ def test_json_round_trip():
     assert DatasetInfo.from_dict(info().to_dict()) == info()
 
 
-@pytest.mark.parametrize("damage", [{"observation_space": {"type": "Graph"}}, {"action_space": 3}, {"env_spec": {}}])
+OLD = Path(__file__).parents[1] / "assets" / "maze_dataset.json"
+
+
+def test_a_dataset_json_written_before_spaces_had_minaris_form(tmp_path):
+    """Nor had the wrapper its present place: the file is of a dataset collected with an action repeat."""
+    old = DatasetInfo.from_dict(json.loads(OLD.read_text()))
+    assert old.observation_dim == 8
+    assert old.observation_space["observation"] == spaces.Box(-np.inf, np.inf, (4,), np.float64)
+    assert old.action_space == spaces.Box(-1, 1, (2,), np.float32)
+    assert (old.num_episodes, old.reference, old.sources) == (2, None, ())
+    env = old.make_env()
+    assert isinstance(env, ActionRepeat)
+    assert env.repeat == 5
+    env.close()
+    now = old.to_dict()
+    assert isinstance(now["observation_space"], str)
+    assert DatasetInfo.from_dict(now) == old
+    # A run that wrote it can be resumed.
+    shutil.copy(OLD, tmp_path / "dataset.json")
+    check_same_dataset(tmp_path, DatasetInfo.from_dict(now))
+    with pytest.raises(CheckpointError, match=r"its action_space is Box\(-2.0.* and was Box\(-1.0"):
+        check_same_dataset(tmp_path, replace(old, action_space=spaces.Box(-2, 2, (2,))))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"observation_space": {"type": "Graph"}},
+        {"observation_space": '{"type": "Graph"}'},
+        {"action_space": 3},
+        {"env_spec": {}},
+    ],
+)
 def test_damaged_json(damage):
     values = {**info().to_dict(), **damage}
     with pytest.raises(DataError):

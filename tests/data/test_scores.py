@@ -9,7 +9,7 @@ def test_a_deviation_is_scaled_and_never_shifted():
     reference = ReferenceScores(-100.0, 300.0, "test")
     returns = np.random.default_rng(0).normal(50, 20, size=1000)
     scores = reference.normalize(returns)
-    assert scores.std() == pytest.approx(float(reference.normalize_deviation(returns.std())))
+    assert scores.std() == pytest.approx(float(reference.normalize_std(returns.std())))
     assert scores.mean() == pytest.approx(float(reference.normalize(returns.mean())))
 
 

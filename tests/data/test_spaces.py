@@ -1,5 +1,6 @@
 import json
 
+import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -10,8 +11,8 @@ from trajplan.data.spaces import (
     has_bounds,
     observation_layout,
     one_line,
-    space_from_dict,
-    space_to_dict,
+    space_from_json,
+    space_to_json,
     unflatten_observation,
 )
 from trajplan.errors import DataError
@@ -84,8 +85,54 @@ def test_other_action_spaces_are_refused_by_name(space):
     ],
 )
 def test_json_round_trip(space):
-    text = json.dumps(space_to_dict(space), allow_nan=False)
-    assert space_from_dict(json.loads(text)) == space
+    text = json.dumps(space_to_json(space), allow_nan=False)
+    back = space_from_json(json.loads(text))
+    assert back == space
+    assert str(back) == str(space)
+
+
+def test_spaces_are_written_as_minari_writes_them():
+    assert minari.serialization.deserialize_space(space_to_json(GOAL)) == GOAL
+
+
+@pytest.mark.parametrize(
+    ("saved", "space"),
+    [
+        ({"type": "Discrete", "n": 5, "start": -2}, spaces.Discrete(5, start=-2)),
+        (
+            {"type": "Box", "dtype": "float64", "shape": [2], "low": [-1.0, "-inf"], "high": ["inf", 0.1]},
+            spaces.Box(np.array([-1.0, -np.inf]), np.array([np.inf, 0.1]), dtype=np.float64),
+        ),
+        (
+            {
+                "type": "Box",
+                "dtype": "float32",
+                "shape": [1, 2],
+                "low": [0.0, -1.0],
+                "high": [0.10000000149011612, 2.0],
+            },
+            spaces.Box(np.array([[0, -1]], np.float32), np.array([[0.1, 2]], np.float32)),
+        ),
+        (
+            {"type": "Box", "dtype": "int64", "shape": [2, 1], "low": [-2, -2], "high": [2**62 + 1, 7]},
+            spaces.Box(np.array([[-2], [-2]]), np.array([[2**62 + 1], [7]]), dtype=np.int64),
+        ),
+        (
+            {
+                "type": "Dict",
+                "spaces": {
+                    "b": {"type": "Box", "dtype": "float32", "shape": [], "low": ["-inf"], "high": ["inf"]},
+                    "a": {"type": "Dict", "spaces": {"x": {"type": "Discrete", "n": 2, "start": 0}}},
+                },
+            },
+            spaces.Dict({"a": spaces.Dict({"x": spaces.Discrete(2)}), "b": spaces.Box(-np.inf, np.inf, ())}),
+        ),
+    ],
+)
+def test_the_form_of_earlier_versions_is_read(saved, space):
+    back = space_from_json(saved)
+    assert back == space
+    assert str(back) == str(space)
 
 
 def test_unflatten_is_the_inverse_of_flatten():

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from trajplan.data.columns import mean_and_deviation, row_blocks
+from trajplan.data.columns import mean_and_std, row_blocks
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.scores import ReferenceScores
-from trajplan.data.summary import describe_summary, observation_names, summarize
+from trajplan.data.summary import describe_in_full, observation_names, summarize
 
 
 @pytest.fixture
@@ -39,14 +39,16 @@ def test_numbers(dataset):
 
 
 def test_text_names_what_is_asked_for(dataset):
-    text = describe_summary(summarize(dataset))
+    text = describe_in_full(dataset, summarize(dataset))
     for part in (
         "toy/data-v0",
-        "episodes       4",
-        "transitions    21",
-        "normalised",
-        "a timeout 1",
-        "both 1",
+        "episodes      4",
+        "21 transitions",
+        "score",
+        "1 in a time limit",
+        "1 in both",
+        "7 per transition",
+        "are 0",
         "action 1",
     ):
         assert part in text
@@ -55,9 +57,10 @@ def test_text_names_what_is_asked_for(dataset):
 
 
 def test_without_reference_scores_there_are_raw_returns_only(episodes):
-    summary = summarize(OfflineDataset.from_episodes(episodes))
+    dataset = OfflineDataset.from_episodes(episodes)
+    summary = summarize(dataset)
     assert summary["normalized"] is None
-    assert "only raw returns" in describe_summary(summary)
+    assert "only raw returns" in describe_in_full(dataset, summary)
 
 
 def test_dimensions_of_dict_observations_are_named_by_key():
@@ -76,14 +79,14 @@ def test_blockwise_statistics(monkeypatch):
     monkeypatch.setattr("trajplan.data.columns._VALUES", 50)
     array = (np.random.default_rng(0).normal(size=(237, 7)) * 1e-3 + 1e4).astype(np.float32)
     np.testing.assert_array_equal(np.concatenate(list(row_blocks(array))), array)
-    mean, deviation = mean_and_deviation(array)
+    mean, std = mean_and_std(array)
     np.testing.assert_allclose(mean, array.astype(np.float64).mean(0), rtol=1e-12)
-    np.testing.assert_allclose(deviation, array.astype(np.float64).std(0), rtol=1e-6)
+    np.testing.assert_allclose(std, array.astype(np.float64).std(0), rtol=1e-6)
 
 
 def test_print_tells_what_a_person_wants_to_know(dataset):
     returns = dataset.returns
-    mean, deviation = returns.mean(), returns.std()
+    mean, std = returns.mean(), returns.std()
     assert str(dataset).splitlines() == [
         "dataset toy/data-v0",
         "  environment   not recorded",
@@ -91,8 +94,8 @@ def test_print_tells_what_a_person_wants_to_know(dataset):
         "  episodes end  1 in a terminal, 1 in a time limit, 1 in both, 1 in neither (just stop)",
         "  observations  3 dimensions",
         "  actions       2 dimensions from -0.5 to 0.5",
-        f"  return        {mean:.6g} ± {deviation:.4g}, from {returns.min():.6g} to {returns.max():.6g}",
-        f"  score         {(mean + 10) * 2.5:.1f} ± {deviation * 2.5:.1f}, where 0 is -10 and 100 is 30, from test",
+        f"  return        {mean:.6g} ± {std:.4g}, from {returns.min():.6g} to {returns.max():.6g}",
+        f"  score         {(mean + 10) * 2.5:.1f} ± {std * 2.5:.1f}, where 0 is -10 and 100 is 30, from test",
     ]
 
 

@@ -17,7 +17,7 @@ SETTINGS = {
     "environment": {"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": 500},
     "dataset": {"id": "test/data-v0", "num_episodes": 9, "mean_return": 30.0, "mean_normalized_score": 25.0},
     "model_sha256": "abc",
-    "planner": {"horizon": 5},
+    "planner": {"type": "beam_search", "horizon": 5},
     "versions": {"gymnasium": "1.4.0"},
 }
 

@@ -40,7 +40,7 @@ def test_the_loss_is_the_gaussian_likelihood_of_torch_distributions_in_float64(h
     losses = model.losses(inputs.expand(3, -1, -1), targets.expand(3, -1, -1), ends.expand(3, -1))
     prediction = model.standardised(inputs)
     for number in range(3):
-        normal = Normal(prediction.mean[number], prediction.deviation[number])
+        normal = Normal(prediction.mean[number], prediction.std[number])
         expected = 2 * -normal.log_prob(scaled).mean() - math.log(2 * math.pi)
         expected += 0.01 / 3 * (model.max_log_variance[number] - model.min_log_variance[number]).sum()
         if head:
@@ -54,12 +54,12 @@ def test_the_variance_stays_softly_within_its_bounds():
     with torch.no_grad():
         model.networks.biases[-1][..., 4:] = torch.tensor([-100.0, 100.0, -4.0, 0.0])
         model.networks.weights[-1].zero_()
-    log_variance = 2 * model.standardised(torch.zeros(1, 5)).deviation[0, 0].log()
+    log_variance = 2 * model.standardised(torch.zeros(1, 5)).std[0, 0].log()
     # softplus(x) at 10 is 10 to four places.
     assert log_variance.tolist() == pytest.approx([-10, 0.5, -4, 0.5 - math.log1p(math.exp(0.5))], abs=0.02)
     for number, bound in enumerate((model.min_log_variance, model.max_log_variance)):
         (gradient,) = torch.autograd.grad(
-            model.standardised(torch.zeros(1, 5)).deviation.log()[..., number].sum(),
+            model.standardised(torch.zeros(1, 5)).std.log()[..., number].sum(),
             bound,
         )
         # Half of the log-variance's, for each of the ensemble's members.
@@ -91,7 +91,7 @@ def test_members_computed_together_equal_members_alone(head):
         prediction = alone.predict(inputs[:, :3], inputs[:, 3:])
         chosen = model.predict(inputs[:, :3], inputs[:, 3:], torch.tensor([number]))
         torch.testing.assert_close(prediction.mean, chosen.mean)
-        torch.testing.assert_close(prediction.deviation, chosen.deviation)
+        torch.testing.assert_close(prediction.std, chosen.std)
 
 
 def test_beyond_a_hundred_dimensions_the_bounds_stay_apart_and_half_lies_in_the_fifty_percent_interval():
@@ -102,8 +102,8 @@ def test_beyond_a_hundred_dimensions_the_bounds_stay_apart_and_half_lies_in_the_
 
     def rows(count):
         inputs = torch.randn(count, observations + actions)
-        deviation = 0.1 * torch.exp(inputs[:, :1].tanh())
-        return inputs, inputs[:, :1] + deviation * torch.randn(count, observations + 1), deviation
+        std = 0.1 * torch.exp(inputs[:, :1].tanh())
+        return inputs, inputs[:, :1] + std * torch.randn(count, observations + 1), std
 
     with torch.no_grad():
         # Nearer to where they settle than at the usual start, for a short run.
@@ -117,12 +117,12 @@ def test_beyond_a_hundred_dimensions_the_bounds_stay_apart_and_half_lies_in_the_
         model.losses(inputs.expand(members, -1, -1), targets.expand(members, -1, -1), ends).sum().backward()
         optimizer.step()
     assert (model.max_log_variance > model.min_log_variance).all()
-    inputs, targets, deviation = rows(2000)
+    inputs, targets, std = rows(2000)
     with torch.no_grad():
         prediction = model.predict(inputs[:, :observations], inputs[:, observations:])
-    inside = (targets - prediction.mean).abs() < 0.6745 * prediction.deviation
+    inside = (targets - prediction.mean).abs() < 0.6745 * prediction.std
     assert 0.4 < inside.float().mean() < 0.6
-    assert prediction.deviation.mean().item() == pytest.approx(deviation.mean().item(), rel=0.25)
+    assert prediction.std.mean().item() == pytest.approx(std.mean().item(), rel=0.25)
 
 
 def test_predictions_are_in_the_units_of_the_environment():
@@ -134,7 +134,7 @@ def test_predictions_are_in_the_units_of_the_environment():
         model.networks.biases[-1].zero_()
     prediction = model.predict(inputs[:, :3], inputs[:, 3:])
     torch.testing.assert_close(prediction.mean, targets.mean(0).expand(3, 200, 4))
-    ratio = prediction.deviation / targets.std(0, correction=0)
+    ratio = prediction.std / targets.std(0, correction=0)
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))
 
 
@@ -151,8 +151,8 @@ def test_every_layer_has_its_published_weight_decay_and_nothing_else_has():
 
 def test_uncertainties_by_hand():
     mean = torch.tensor([[[0.0, 0.0]], [[3.0, 3.0]], [[6.0, 9.0]]])
-    deviation = torch.tensor([[[3.0, 4.0]], [[0.0, 6.0]], [[1.0, 1.0]]])
-    prediction = Prediction(mean, deviation, None)
+    std = torch.tensor([[[3.0, 4.0]], [[0.0, 6.0]], [[1.0, 1.0]]])
+    prediction = Prediction(mean, std, None)
     assert uncertainty_of(prediction, "max-deviation").tolist() == [6.0]
     # The mean of the means is (3, 4); the last lies (3, 5) from it, the first (-3, -4).
     assert uncertainty_of(prediction, "disagreement").item() == pytest.approx(math.sqrt(34))
@@ -210,7 +210,7 @@ def test_sampled_steps_have_the_predicted_moments():
     step = model.step(row[:, :3], row[:, 3:])
     prediction = model.predict(inputs[:1, :3], inputs[:1, 3:])
     values = torch.cat([step.next_observations - row[:, :3], step.rewards[:, None]], dim=-1)
-    spread = prediction.deviation[0, 0]
+    spread = prediction.std[0, 0]
     assert ((values.mean(0) - prediction.mean[0, 0]).abs() / spread).max() < 0.03
     torch.testing.assert_close(values.std(0) / spread, torch.ones(4), atol=0.03, rtol=0)
 

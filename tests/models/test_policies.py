@@ -7,7 +7,7 @@ from trajplan.models.distributions import BOUND
 from trajplan.models.networks import Dimensions
 from trajplan.models.policies import (
     BoundedGaussian,
-    Categorical,
+    CategoricalPolicy,
     Deterministic,
     SquashedGaussian,
     make_policy,
@@ -109,7 +109,7 @@ def test_the_deterministic_policy_is_as_likely_as_it_is_near(observations):
 
 
 def test_the_categorical_policy_against_torchs(observations):
-    policy = spread(Categorical(DISCRETE, HIDDEN))
+    policy = spread(CategoricalPolicy(DISCRETE, HIDDEN))
     actions = torch.tensor([[0.0], [4.0], [2.0], [1.0], [3.0], [4.0]])
     expected = torch.distributions.Categorical(logits=policy.network(observations))
     torch.testing.assert_close(policy(observations).log_prob(actions), expected.log_prob(actions[:, 0]))
@@ -131,4 +131,4 @@ def test_every_action_lies_within_the_bounds(observations, kind):
 
 
 def test_discrete_actions_make_every_policy_categorical():
-    assert isinstance(make_policy("gaussian", DISCRETE, HIDDEN), Categorical)
+    assert isinstance(make_policy("gaussian", DISCRETE, HIDDEN), CategoricalPolicy)

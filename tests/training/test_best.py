@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from trajplan.errors import ConfigError
 from trajplan.files import RUN
+from trajplan.runs import state
 from trajplan.runs.metrics import read_metrics
-from trajplan.training import loop, state
+from trajplan.training import loop
 from trajplan.training.best import Best
 from trajplan.training.checkpoint import load_model_folder
 from trajplan.training.config import TrainConfig

@@ -15,9 +15,9 @@ from trajplan import files
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, DataError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS
-from trajplan.runs import bar
-from trajplan.runs.metrics import read_metrics
-from trajplan.training import checkpoint, loop, state
+from trajplan.runs import bar, state
+from trajplan.runs.metrics import MetricsFile, read_metrics
+from trajplan.training import checkpoint, loop
 from trajplan.training.loop import train
 
 TIMES = ("seconds", "tokens_per_second")
@@ -182,7 +182,7 @@ def test_a_model_without_a_checkpoint_is_not_started_anew(dataset, tiny, tmp_pat
     for step in (folder / "training_state").iterdir():
         shutil.rmtree(step) if lost == "gone" else (step / "optimizer.safetensors").write_bytes(b"")
     before = content(folder)
-    with pytest.raises(CheckpointError, match="holds a model but no whole checkpoint in training_state/"):
+    with pytest.raises(CheckpointError, match="holds a model but no complete checkpoint in training_state/"):
         train(dataset, folder, tiny(), resume=True)
     assert content(folder) == before
 
@@ -198,7 +198,7 @@ def test_a_run_is_not_overwritten(unbroken, dataset, tiny):
 def test_files_that_are_no_runs_are_not_overwritten(dataset, tiny, tmp_path, resume):
     for name in ("dataset.json", "notes.txt"):
         (tmp_path / name).write_text("mine")
-    with pytest.raises(CheckpointError, match=r"already holds dataset\.json, which training would write over: choose"):
+    with pytest.raises(CheckpointError, match=r"already holds dataset\.json, which training would overwrite: choose"):
         train(dataset, tmp_path, tiny(), resume=resume)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", "notes.txt"]
     (tmp_path / "dataset.json").unlink()
@@ -253,7 +253,7 @@ def test_a_run_of_a_gpu_is_not_resumed_on_a_cpu(dataset, tiny, tmp_path):
     (step / "state.json").write_text(json.dumps(about))
     before = content(folder)
     with pytest.raises(
-        CheckpointError, match=r"was written on another kind of device: .* cpu, device and .* on cpu; an"
+        CheckpointError, match=r"was written on another kind of device: .* cpu, device and .* on cpu; resume"
     ):
         train(dataset, folder, tiny(updates=4), resume=True)
     assert content(folder) == before
@@ -399,7 +399,7 @@ def test_a_signal_saves_the_update_it_came_in(unbroken, dataset, tiny, tmp_path,
     [
         (state, "save_state", 2, r"step-00000008/model\.safetensors"),
         (checkpoint, "save_model", 2, r"run/model\.safetensors"),
-        (loop.MetricsFile, "write", 5, r"run/metrics\.jsonl"),
+        (MetricsFile, "write", 5, r"run/metrics\.jsonl"),
     ],
 )
 def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(
@@ -440,7 +440,7 @@ def test_the_seconds_of_a_run_are_those_of_all_its_measurements(dataset, tiny, t
         return update(run, interrupted)
 
     config = tiny(log_every=4, eval_every=4)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("trajplan.runs.record.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(loop.HeldOut, "losses", slow)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_update", killed)

@@ -19,11 +19,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
-from trajplan.training import state
+from trajplan.runs import state
 from trajplan.training.best import Best
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train
 from trajplan.training.optimizer import make_optimizer
+from trajplan.training.sharded import all_random_states, full_moments, full_weights, restore
 
 
 def restore_sharded(folder):
@@ -34,8 +35,8 @@ def restore_sharded(folder):
         update(model, optimizer, seed)
     best = Best()
     best.measured(3, 1.0, model)
-    weights, moments = state.full_weights(model), state.full_moments(model, optimizer)
-    random = state.random_states(accelerator)
+    weights, moments = full_weights(model), full_moments(model, optimizer)
+    random = all_random_states(accelerator)
     if accelerator.is_main_process:
         assert weights["heads"].shape == moments["heads/exp_avg"].shape == (5, 6, 8)
         state.save_state(Path(folder), weights, moments, random, {"update": 3})
@@ -44,11 +45,11 @@ def restore_sharded(folder):
     update(model, optimizer, 3)
     assert best.weights.keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in best.weights.items())
-    expected = state.full_weights(model)
+    expected = full_weights(model)
     model, optimizer = sharded()
-    state.restore(Path(folder) / "step-00000003", model, optimizer, accelerator)
+    restore(Path(folder) / "step-00000003", model, optimizer, accelerator)
     update(model, optimizer, 3)
-    for name, value in state.full_weights(model).items():
+    for name, value in full_weights(model).items():
         assert torch.equal(value, expected[name]), name
 
 

@@ -71,7 +71,7 @@ class AWAC(nn.Module):
         critic_loss, critic_metrics = self.critic_loss(batch, q)
         actor_loss, actor_metrics = self.actor_loss(batch, q.detach().amin(0))
         step(critic_loss + actor_loss, *self.optimizers.values())
-        polyak_update(self.target, self.critic, self.config.target_rate)
+        polyak_update(self.target, self.critic, self.config.tau)
         return critic_metrics | actor_metrics
 
     def act(self, observations: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ class AWR(nn.Module):
     def actor_loss(self, batch: Batch, advantages: Tensor) -> tuple[Tensor, Metrics]:
         """Log-likelihood of the data's actions weighted by exp(A / beta), A (B,) = R - V(s): algorithm 1, line 6."""
         if self.config.standardize_advantages:
-            deviation, mean = torch.std_mean(advantages, correction=0)
-            advantages = (advantages - mean) / (deviation + 1e-5)
+            std, mean = torch.std_mean(advantages, correction=0)
+            advantages = (advantages - mean) / (std + 1e-5)
         weights = torch.exp(advantages / self.config.temperature).clamp(max=self.config.max_weight)
         loss = -(weights * self.policy(batch.observations).log_prob(batch.actions)).mean()
         return loss, {"actor/loss": loss.detach(), "actor/weight_mean": weights.mean()}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.engine.method import Metrics
-from trajplan.baselines.sac import SAC
+from trajplan.baselines.sac import SAC, SACConfig
 from trajplan.config import option, require
 from trajplan.data.transitions import Batch
 from trajplan.models.conservative import candidate_actions, soft_maximum
@@ -21,7 +21,7 @@ from trajplan.models.policies import SquashedGaussian
 
 
 @dataclass(frozen=True, kw_only=True)
-class COMBOConfig(ModelBasedConfig):
+class COMBOConfig(ModelBasedConfig, SACConfig):
     """Settings of COMBO; the defaults are OfflineRL-Kit's."""
 
     beta: float = option(0.5, "weight of the penalty E_rho[Q] - E_data[Q]")
@@ -32,12 +32,17 @@ class COMBOConfig(ModelBasedConfig):
         "soft-maximum", "the actions there: those of high Q, as CQL(H) weighs them, or the policy's"
     )
     candidates: int = option(10, "actions of each kind (uniform, policy at s, policy at s') in the soft maximum")
-    real_share: float = option(0.5, "share of the dataset's own transitions in a batch; the rest is the model's")
+    real_ratio: float = option(
+        0.5, "share of the dataset's own transitions in a batch; the rest is the model's", was="real_share"
+    )
     hidden_layers: int = option(3, "hidden layers of policy and critics")
     entropy_in_target: bool = option(False, "whether Q counts the entropy of later steps as reward")
+    actor_learning_rate: float = option(1e-4, "Adam's learning rate for the policy, falling to 0 along a cosine")
+    temperature_learning_rate: float = option(1e-4, "Adam's learning rate for the entropy's weight")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        SACConfig.__post_init__(self)
+        ModelBasedConfig.__post_init__(self)
         require(0 <= self.beta < math.inf, "beta", self.beta, "be 0 or more")
         require(self.candidates >= 1, "candidates", self.candidates, "be at least 1")
 

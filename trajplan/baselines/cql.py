@@ -178,7 +178,7 @@ class DiscreteCQL(nn.Module):
         """One step of both Q, then of the target critic."""
         loss, metrics = self.critic_loss(batch)
         step(loss, self.optimizers["critic"])
-        polyak_update(self.target, self.critic, self.config.target_rate)
+        polyak_update(self.target, self.critic, self.config.tau)
         return metrics
 
     def act(self, observations: Tensor) -> Tensor:

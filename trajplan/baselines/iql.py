@@ -83,7 +83,7 @@ class IQL(nn.Module):
         critic_loss, critic_metrics = self.critic_loss(batch, next_values)
         actor_loss, actor_metrics = self.actor_loss(batch, advantages)
         step(value_loss + critic_loss + actor_loss, *self.optimizers.values())
-        polyak_update(self.target, self.critic, self.config.target_rate)
+        polyak_update(self.target, self.critic, self.config.tau)
         return value_metrics | critic_metrics | actor_metrics
 
     def act(self, observations: Tensor) -> Tensor:

@@ -9,23 +9,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.sac import SAC
+from trajplan.baselines.sac import SAC, SACConfig
 from trajplan.config import option, require
 from trajplan.models.dynamics import Uncertainty
 
 
 @dataclass(frozen=True, kw_only=True)
-class MOPOConfig(ModelBasedConfig):
+class MOPOConfig(ModelBasedConfig, SACConfig):
     """Settings of MOPO; the defaults are OfflineRL-Kit's."""
 
     penalty_weight: float = option(1.0, "lambda: how much of the uncertainty is taken off a model's rewards (0: MBPO)")
     penalty: Literal["max-deviation", "disagreement"] = option(
         "max-deviation",
-        "the uncertainty: the largest norm of a member's predicted deviation, or of its mean's distance from all means",
+        "the uncertainty: the largest norm of a member's standard deviations, or of its mean's distance from all means",
     )
+    actor_learning_rate: float = option(1e-4, "Adam's learning rate for the policy, falling to 0 along a cosine")
+    temperature_learning_rate: float = option(1e-4, "Adam's learning rate for the entropy's weight")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        SACConfig.__post_init__(self)
+        ModelBasedConfig.__post_init__(self)
         require(0 <= self.penalty_weight < math.inf, "penalty_weight", self.penalty_weight, "be 0 or more")
 
     @property

@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.kinds import (
     LOCOMOTION,
     LOCOMOTION_DATA,
@@ -33,11 +33,11 @@ SUM_OF_CANDIDATES = math.log(30)
 # By method and kind of environment, or body and data of locomotion: changes to the method's settings, and to the run's.
 CHANGES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("iql", "hopper medium"): (
-        {"target_rate": 1e-3, "policy": "deterministic"},
+        {"tau": 1e-3, "policy": "deterministic"},
         {"reward_transform": "return-range"},
     ),
     ("iql", "hopper medium-replay"): (
-        {"target_rate": 1e-3, "policy": "deterministic"},
+        {"tau": 1e-3, "policy": "deterministic"},
         {"reward_transform": "return-range"},
     ),
     ("iql", "hopper medium-expert"): ({"expectile": 0.5, "beta": 6.0}, {}),

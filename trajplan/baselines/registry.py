@@ -71,5 +71,5 @@ def method_named(name: str) -> Entry:
     """
     if name not in METHODS:
         known = ", ".join(METHODS)
-        raise ConfigError(f"There is no method {name!r}; {did_you_mean(name, METHODS) or f'there are {known}.'}")
+        raise ConfigError(f"Unknown method {name!r}; {did_you_mean(name, METHODS) or f'there are {known}.'}")
     return METHODS[name]

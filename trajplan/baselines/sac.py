@@ -85,7 +85,7 @@ class SAC(nn.Module):
         step(loss, self.optimizers["critic"])
         loss, actor_metrics = self.actor_loss(batch)
         step(loss, self.optimizers["actor"], self.optimizers["temperature"])
-        polyak_update(self.target, self.critic, self.config.target_rate)
+        polyak_update(self.target, self.critic, self.config.tau)
         return critic_metrics | actor_metrics
 
     def act(self, observations: Tensor) -> Tensor:

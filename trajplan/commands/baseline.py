@@ -5,8 +5,8 @@ import sys
 from functools import partial
 from typing import Any
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.commands.run_arguments import add_run_arguments, datasets_of_run
 from trajplan.config import add_arguments as add_config_arguments
 from trajplan.config import given

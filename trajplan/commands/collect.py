@@ -7,9 +7,9 @@ from typing import Any
 from trajplan.errors import ConfigError
 
 EPILOG = """\
-A policy of your own is a function policy(observation, rng) -> action: the environment's observation in, its action
-out, and every random draw from rng, a numpy Generator seeded for the episode. It is imported from the working folder
-or from what is installed. Example:
+Your own policy is a function policy(observation, rng) -> action. It takes the environment's observation, returns an
+action, and draws all randomness from rng, a numpy Generator seeded for the episode. It is imported from the working
+folder or an installed package. Example:
 
   trajplan datasets collect --env PointMaze_UMaze-v3 --id pointmaze/umaze-mixed-v0 --episodes 150 \\
       --policy waypoint --noise 0.5 2 5 --action-repeat 5
@@ -36,15 +36,15 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         default=[0.0],
-        metavar="SD",
-        help="standard deviation of the noise added to actions; several levels take turns by episode (default: 0)",
+        metavar="STD",
+        help="std of the Gaussian noise added to actions; episodes use several values in turn (default: 0)",
     )
     parser.add_argument(
         "--noise-correlation",
         type=float,
         default=0.0,
         metavar="C",
-        help="correlation between the noise of one step and of the next, below 1 (default: 0, independent)",
+        help="correlation between the noise of successive steps, below 1 (default: 0, independent)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same data (default: 0)")
     parser.add_argument("--max-episode-steps", type=int, metavar="N", help="time limit (default: the environment's)")

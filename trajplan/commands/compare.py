@@ -2,11 +2,11 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trajplan.comparison.settings import EvaluationConfig, changed_flags, parse_methods, parse_settings
 from trajplan.config import add_arguments as add_config_arguments
@@ -15,14 +15,14 @@ from trajplan.errors import ConfigError
 
 if TYPE_CHECKING:
     from trajplan.comparison.cells import Cell
-    from trajplan.comparison.runner import Outcome
+    from trajplan.comparison.worker import Outcome
     from trajplan.data.info import DatasetInfo
 
 EPILOG = """\
-The same command goes on after an interruption, and adds methods, seeds or episodes to what is there. Each cell, a
+The same command resumes after an interruption, and adds methods, seeds or episodes to what is there. Each cell, a
 method with a seed, is one command, listed by --dry-run: any machine that shares the output folder may run it, under
-accelerate launch where a Trajectory Transformer is to train on several GPUs. When all are done the command itself, or
-with --report, writes comparison.csv and report.html."""
+accelerate launch where a Trajectory Transformer is to train on several GPUs; each is to be started once. When all are
+done the command itself, or with --report, writes comparison.csv and report.html."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +58,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD.NAME=VALUE",
         help="settings other than the preset's, such as bc.updates=5000 tt.epochs=1 tt.planner.horizon=5; "
-        "baselines.updates=5000 is for all but tt, tt.preset names its preset",
+        "baselines.updates=5000 is for all but tt, tt.preset names its preset, tt.planner its planner",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells worked on at a time (default: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="local",
+        help="work on a Ray cluster whose nodes share the output folder (without an address: Ray on this machine)",
+    )
+    parser.add_argument(
+        "--cpus-per-cell", type=float, default=1, metavar="N", help="with --ray: CPUs of a cell (default: 1)"
+    )
+    parser.add_argument(
+        "--gpus-per-cell",
+        type=float,
+        metavar="N",
+        help="with --ray: GPUs of a cell, such as 0.5 where two share one (default: 1 if the cluster has any)",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print the commands of the unfinished cells, and stop")
     what.add_argument("--report", action="store_true", help="train and evaluate nothing: report what is finished")
@@ -71,9 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; 0 if every cell is finished, 130 when interrupted, 1 if some are not."""
-    from trajplan.comparison.cells import Cell, shell, unfinished
-    from trajplan.comparison.claim import holder
-    from trajplan.comparison.work import check_device
+    from trajplan.comparison.cells import Cell, unfinished
     from trajplan.files import refuse_file
 
     methods = parse_methods(args.methods)
@@ -81,6 +95,10 @@ def run(args: argparse.Namespace) -> int:
     evaluation = EvaluationConfig(**given(args, EvaluationConfig))
     for name in ("seeds", "jobs"):
         require(getattr(args, name) >= 1, f"--{name}", getattr(args, name), "be at least 1")
+    require(args.cpus_per_cell > 0, "--cpus-per-cell", args.cpus_per_cell, "be above 0")
+    require(
+        args.gpus_per_cell is None or args.gpus_per_cell >= 0, "--gpus-per-cell", args.gpus_per_cell, "be 0 or more"
+    )
     refuse_file(args.output)
 
     dataset = args.dataset[0] if len(args.dataset) == 1 else tuple(args.dataset)
@@ -92,22 +110,20 @@ def run(args: argparse.Namespace) -> int:
         return _work(cell(*_cell_name(args.cell, methods)), args.device)
     # Methods in the inner loop: a comparison that is cut short has some runs of each.
     cells = [cell(label, seed) for seed in range(args.seeds) for label in methods]
-    info = _check(cells, simulators=not args.report)
+    info = _check(cells, args.device, simulators=not args.report)
     left = {cell: reason for cell in cells if (reason := unfinished(cell)) is not None}
     if args.dry_run:
         print(f"{len(cells) - len(left)} of {len(cells)} cells are finished.", file=sys.stderr)
-        print("".join(shell(cell.command(args.device)) + "\n" for cell in left), end="")
+        print("".join(shlex.join(cell.command(args.device)) + "\n" for cell in left), end="")
         return 0
     if args.report:
-        missing, status = {cell: holder(cell.claim) or reason for cell, reason in left.items()}, 0
+        missing, status = left, 0
         _name_missing(missing)
     else:
-        for each in left:
-            check_device(each, args.device)
-        missing, status = _run_all(cells, list(left), args.jobs, args.device)
+        missing, status = _run_all(cells, list(left), args)
     words = ["trajplan", "compare", "--dataset", *args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
     words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]
-    _write(args.output, cells, info, missing, shell(words))
+    _write(args.output, cells, info, missing, shlex.join(words))
     return status
 
 
@@ -120,42 +136,30 @@ def _cell_name(text: str, methods: Mapping[str, str]) -> tuple[str, int]:
 
 
 def _work(cell: "Cell", device: str | None) -> int:
-    from trajplan.cli import main
-    from trajplan.comparison.claim import ClaimedError
-    from trajplan.comparison.runner import BUSY
-    from trajplan.comparison.work import work
+    from trajplan.comparison.work import run_cell
 
-    try:
-        return work(cell, main, device)
-    except ClaimedError as error:
-        print(f"trajplan: error: {error}", file=sys.stderr)
-        return BUSY
+    return 0 if run_cell(cell, device) else 130
 
 
-def _check(cells: "Sequence[Cell]", *, simulators: bool) -> "DatasetInfo":
+def _check(cells: "Sequence[Cell]", device: str | None, *, simulators: bool) -> "DatasetInfo":
     """Refuse now what a cell would refuse later, in its environments only if asked; gives the dataset's description."""
     from trajplan.comparison.checks import check_environments, check_method
     from trajplan.data.dataset import OfflineDataset
 
-    if find_spec("scipy") is None:
-        raise ConfigError("trajplan compare takes its statistics from scipy: pip install 'trajplan[compare]'.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("Start trajplan compare without a launcher; its cells (--dry-run) can be given to one.")
     dataset = OfflineDataset.from_minari(cells[0].dataset_ids)
-    evaluated = [check_method(cell.method, cell.settings, dataset) for cell in cells if cell.seed == 0]
+    evaluated = [check_method(cell.method, cell.settings, dataset, device) for cell in cells if cell.seed == 0]
     if simulators:
         check_environments(dataset.info, cells[0].evaluation, any(evaluated))
     return dataset.info
 
 
 def _run_all(
-    cells: "Sequence[Cell]", left: "Sequence[Cell]", jobs: int, device: str | None
+    cells: "Sequence[Cell]", left: "Sequence[Cell]", args: argparse.Namespace
 ) -> "tuple[dict[Cell, str], int]":
     """Work on the unfinished cells; gives those still unfinished with the reason, and the exit status."""
     from tqdm import tqdm
-
-    from trajplan.comparison.results import progress
-    from trajplan.comparison.runner import Pool, python_words
 
     bar = tqdm(
         total=len(cells),
@@ -166,9 +170,8 @@ def _run_all(
         bar_format="{n_fmt}/{total_fmt} cells, {elapsed}{postfix}",
     )
 
-    def show(running: "list[Cell]") -> None:
-        if not bar.disable:
-            bar.set_postfix_str(", ".join(f"{cell.name} {progress(cell)}" for cell in running))
+    def show(lines: "dict[Cell, str]") -> None:
+        bar.set_postfix_str(", ".join(f"{cell.name} {line}" for cell, line in lines.items()))
 
     def end(outcome: "Outcome") -> None:
         bar.update(outcome.status == "finished")
@@ -178,19 +181,29 @@ def _run_all(
         tqdm.write(f"{outcome.cell.name} {outcome.status}{spent}{detail}", file=sys.stderr)
 
     with bar:
-        outcomes = Pool(
-            left,
-            jobs,
-            lambda cell: python_words(cell.command(device)),
-            on_end=end,
-            on_poll=show,
-            gpus=_gpus() if jobs > 1 and device != "cpu" else (),
-        ).run()
+        outcomes = _outcomes(left, args, {"on_end": end, "on_progress": show})
     missing = {outcome.cell: outcome.reason for outcome in outcomes if outcome.status != "finished"}
     if any(outcome.status == "stopped" for outcome in outcomes):
-        print("trajplan: interrupted; the same command goes on from here.", file=sys.stderr)
+        print("trajplan: interrupted; the same command resumes.", file=sys.stderr)
         return missing, 130
     return missing, 1 if missing else 0
+
+
+def _outcomes(left: "Sequence[Cell]", args: argparse.Namespace, callbacks: dict[str, Any]) -> "list[Outcome]":
+    if not left:
+        return []
+    if args.ray is not None:
+        from trajplan.comparison.on_ray import run_on_ray
+
+        resources = {"cpus_per_cell": args.cpus_per_cell, "gpus_per_cell": args.gpus_per_cell}
+        return run_on_ray(left, args.device, address=args.ray, **resources, **callbacks)
+    from trajplan.comparison.checks import check_device
+    from trajplan.comparison.processes import run_here
+
+    for cell in left:
+        check_device(cell.method, args.device)
+    gpus = _gpus() if args.jobs > 1 and args.device != "cpu" else []
+    return run_here(left, args.jobs, args.device, gpus=gpus, **callbacks)
 
 
 def _gpus() -> list[str]:

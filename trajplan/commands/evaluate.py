@@ -15,7 +15,7 @@ from trajplan.planners.registry import DEFAULT, PLANNERS, planner_named, type_of
 # What `trajplan.evaluate` takes under the same names.
 _OPTIONS = (
     *("episodes", "num_envs", "seed", "env", "max_episode_steps", "reference_min", "reference_max"),
-    *("resume", "video", "video_episodes", "picture", "device"),
+    *("resume", "video", "video_episodes", "picture", "viewer", "device"),
 )
 
 
@@ -36,6 +36,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--video", action="store_true", help="film the first episodes; point mazes need no OpenGL")
     parser.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many to film (default: 3)")
     parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
+    parser.add_argument("--viewer", action="store_true", help="a page to walk through its plans: viewer.html")
+    _add_open_loop_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in PLANNERS.items())
     parser.add_argument("--planner", metavar="NAME", help=f"what plans (default: the checkpoint's). {summaries}")
@@ -54,8 +56,26 @@ def _add_planner_settings(parser: Parser, words: list[str]) -> None:
         parser.set_defaults(settings_of=name)
 
 
+def _add_open_loop_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("open loop: held-out episodes of the dataset instead of the environment")
+    group.add_argument(
+        "--open-loop",
+        metavar="STEPS",
+        type=int,
+        nargs="?",
+        const=100,
+        help="predict so far (default: 100) by the recorded actions: open_loop.json, open_loop.png",
+    )
+    group.add_argument("--open-loop-starts", metavar="N", type=int, default=256, help="places (default: 256)")
+    group.add_argument("--dynamics", metavar="DIR", type=Path, help="a baseline whose ensemble to measure beside it")
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns 0, or 130 when interrupted."""
+    if args.open_loop is not None:
+        return _run_open_loop(args)
+    if args.dynamics is not None:
+        raise ConfigError("--dynamics names an ensemble to measure beside the model in --open-loop: give that too.")
     from trajplan.evaluating import EvaluationInterrupted, evaluate
     from trajplan.hub import checkpoint_folder
 
@@ -75,6 +95,43 @@ def run(args: argparse.Namespace) -> int:
         print(f"videos            {videos or 'none: those episodes were finished before'}")
     if evaluation.picture is not None:
         print(f"picture           {evaluation.picture}")
+    if evaluation.viewer is not None:
+        print(f"viewer            {evaluation.viewer}")
+    return 0
+
+
+def _run_open_loop(args: argparse.Namespace) -> int:
+    import inspect
+
+    from trajplan.evaluating import evaluate
+    from trajplan.evaluation.open_loop import NUMBERS, PICTURE, evaluate_open_loop
+    from trajplan.hub import checkpoint_folder, is_baseline
+
+    defaults = inspect.signature(evaluate).parameters
+    unfit = [name for name in _OPTIONS if getattr(args, name) != defaults[name].default]
+    unfit = [*(name for name in unfit if name not in ("seed", "device")), *(["planner"] if args.planner else [])]
+    unfit += given(args, planner_named(args.settings_of).config_class())
+    if unfit:
+        flags = ", ".join("--" + name.replace("_", "-") for name in unfit)
+        raise ConfigError(f"--open-loop runs no episodes and no planner: leave out {flags}.")
+    folder, output = checkpoint_folder(args.checkpoint), _output_folder(args)
+    if is_baseline(folder):
+        raise ConfigError(f"{args.checkpoint} is a baseline: --open-loop measures a transformer (and --dynamics DIR).")
+    report = evaluate_open_loop(
+        folder,
+        output,
+        horizon=args.open_loop,
+        starts=args.open_loop_starts,
+        dynamics=args.dynamics,
+        seed=args.seed,
+        device=args.device,
+    )
+    ahead = sorted({1, min(10, args.open_loop), args.open_loop})
+    print(f"{'error, in std':<18}" + "".join(f"{f'{step} ahead':>12}" for step in ahead))
+    for name, found in report["errors"].items():
+        values = [found["rms"][step - 1] for step in ahead]
+        print(f"{name:<18}" + "".join(f"{'infinite' if value is None else f'{value:.3f}':>12}" for value in values))
+    print(f"written           {output / NUMBERS}, {output / PICTURE}")
     return 0
 
 
@@ -92,7 +149,8 @@ def _planner(args: argparse.Namespace, folder: Path) -> Any:
 
     settings = given(args, planner_named(args.settings_of).config_class())
     if is_baseline(folder):
-        flags = [*(["planner"] if args.planner else []), *settings, *(["picture"] if args.picture else [])]
+        flags = [*(["planner"] if args.planner else []), *settings]
+        flags += [name for name in ("picture", "viewer") if getattr(args, name)]
         if flags:
             names = ", ".join("--" + name.replace("_", "-") for name in flags)
             raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {names}.")

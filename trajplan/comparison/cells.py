@@ -1,23 +1,16 @@
 """The cells of a comparison, one for each method and seed: a folder, a record and a command each."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trajplan.comparison.settings import (
-    TRANSFORMER,
-    EvaluationConfig,
-    changed_flags,
-    flags,
-    set_words,
-    split_planner,
-)
+from trajplan.comparison.settings import EvaluationConfig, changed_flags, set_words, split_planner
 from trajplan.config import to_dict
 from trajplan.data.scores import GIVEN, ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError, DataError
 from trajplan.files import read_json, write_json
+from trajplan.planners.registry import DEFAULT
 from trajplan.runs.metrics import read_metrics
 
 SCHEMA_VERSION = 1
@@ -35,7 +28,7 @@ class Cell:
         seed: of the training.
         dataset: Minari id, or several that are trained on as one.
         output: the comparison's folder.
-        settings: what differs from the method's preset, `planner.` settings among them.
+        settings: what differs from the method's preset, `planner` and `planner.` settings among them.
         evaluation: how it is evaluated.
     """
 
@@ -77,13 +70,8 @@ class Cell:
         """What training and evaluation print in a comparison; a cell's own command prints to the terminal instead."""
         return self.folder / "log.txt"
 
-    @property
-    def claim(self) -> Path:
-        """There while a process works on the cell."""
-        return self.folder / "claim.json"
-
     def command(self, device: str | None = None) -> list[str]:
-        """The words of the one command that trains and evaluates the cell, or goes on with it, on any machine."""
+        """The words of the one command that trains and evaluates the cell, or resumes it, on any machine."""
         words = ["trajplan", "compare", "--dataset", *self.dataset_ids]
         words += ["--methods", self.label if self.label == self.method else f"{self.label}={self.method}"]
         words += ["--cell", self.name, *changed_flags(self.evaluation)]
@@ -91,43 +79,22 @@ class Cell:
         words += ["--output", str(self.output.absolute())]
         return words + (["--set", *set_words(self.label, self.settings)] if self.settings else [])
 
-    def training_command(self, device: str | None) -> list[str]:
-        """The words of the `trajplan` command that trains it, or goes on."""
-        training, _ = split_planner(self.settings)
-        common = ["--dataset", *self.dataset_ids, "--output", str(self.model), "--resume", f"--seed={self.seed}"]
-        if self.method == TRANSFORMER:
-            return ["train", *common, *flags(training)]
-        return ["baseline", self.method, *common, *(["--device", device] if device else []), *flags(training)]
-
-    def evaluation_command(self, device: str | None) -> list[str]:
-        """The words of the `trajplan` command that evaluates it, or goes on."""
-        _, planner = split_planner(self.settings)
-        how = to_dict(self.evaluation)
-        how["seed"] = how.pop("episode_seed")
-        given = flags({name: value for name, value in how.items() if value is not None})
-        words = ["evaluate", str(self.model), "--resume", *given]
-        return words + (["--device", device] if device else []) + flags(planner)
-
     def training_identity(self) -> dict[str, Any]:
         """What makes its training another one when it changes, JSON-able."""
-        training, _ = split_planner(self.settings)
+        training, *_ = split_planner(self.settings)
         return {"dataset": " + ".join(self.dataset_ids), "method": self.method, "seed": self.seed, "settings": training}
 
     def evaluation_identity(self) -> dict[str, Any]:
         """What makes its evaluation another one when it changes, JSON-able."""
-        _, planner = split_planner(self.settings)
+        _, name, planner = split_planner(self.settings)
         how = to_dict(self.evaluation)
         del how["num_envs"]
-        return how | {"planner": planner}
+        # Records from before there was another planner name none.
+        return how | {"planner": planner if name in (None, DEFAULT) else {"type": name} | planner}
 
 
 def read_record(cell: Cell) -> dict[str, Any]:
-    """What is known of a cell: `training` and `evaluation` (identities), `cost` (once trained), `finished`.
-
-    Raises:
-        CheckpointError: if its cell.json is damaged, naming what to delete.
-        ConfigError: if its folder holds a training with other settings, or of another version's form.
-    """
+    """What is known of a cell: `training` and `evaluation` (identities), `cost` (once trained), `finished`."""
     path = cell.folder / RECORD
     fresh: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -146,7 +113,7 @@ def read_record(cell: Cell) -> dict[str, Any]:
             raise CheckpointError(f"{path} is damaged.")
     except CheckpointError as error:
         raise CheckpointError(
-            f"{str(error).rstrip('.')}; delete it, and the cell goes on from its newest checkpoint."
+            f"{str(error).rstrip('.')}; delete it, and the cell resumes from its newest checkpoint."
         ) from None
     differences = _differences(fresh["training"], record["training"])
     if differences:
@@ -158,7 +125,7 @@ def read_record(cell: Cell) -> dict[str, Any]:
 
 
 def write_record(cell: Cell, record: Mapping[str, Any]) -> None:
-    """Keep what is known of a cell; only by the process that holds its claim."""
+    """Keep what is known of a cell."""
     write_json(cell.folder / RECORD, record)
 
 
@@ -172,11 +139,7 @@ def is_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
 
 
 def unfinished(cell: Cell) -> str | None:
-    """Why a cell is not finished, damaged files among the reasons, or None if it is.
-
-    Raises:
-        ConfigError: if its folder holds a training with other settings, or of another version's form.
-    """
+    """Why a cell is not finished, damaged files among the reasons, or None if it is."""
     try:
         read_finished(cell, read_record(cell))
     except CheckpointError as error:
@@ -192,11 +155,7 @@ def continues_evaluation(cell: Cell, record: Mapping[str, Any]) -> bool:
 
 
 def read_finished(cell: Cell, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """What a finished cell's evaluation.json holds, and what `read_training` gives.
-
-    Raises:
-        CheckpointError: if the cell is not finished, or its files are damaged.
-    """
+    """What a finished cell's evaluation.json holds, and what `read_training` gives; refuses an unfinished one."""
     if not _is_recorded_as_finished(cell, record):
         raise CheckpointError("not begun, or not finished")
     settings, metrics = read_training(cell)
@@ -210,11 +169,7 @@ def read_finished(cell: Cell, record: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 
 def read_evaluation(cell: Cell) -> dict[str, Any]:
-    """evaluation.json, with those of the episodes asked for that it has.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
+    """evaluation.json, with those of the episodes asked for that it has."""
     evaluation = read_json(cell.evaluated)
     try:
         entries = {entry["episode"]: entry for entry in evaluation["episodes"]}
@@ -234,11 +189,7 @@ def read_evaluation(cell: Cell) -> dict[str, Any]:
 
 
 def read_training(cell: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The resolved settings of a trained cell, of method and run, and the lines of its metrics.jsonl.
-
-    Raises:
-        CheckpointError: if a file is missing, the weights' too, or damaged, naming what to delete.
-    """
+    """The resolved settings of a trained cell, of method and run, and the lines of its metrics.jsonl."""
     try:
         if not (cell.model / WEIGHTS).exists():
             raise CheckpointError(f"{cell.model} has no {WEIGHTS}.")
@@ -259,7 +210,7 @@ def _is_recorded_as_finished(cell: Cell, record: Mapping[str, Any]) -> bool:
     if not continues_evaluation(cell, record):
         return False
     more = record["evaluation"]["episodes"] - cell.evaluation.episodes
-    # An interrupted evaluation of more episodes may be past those asked for; going on with fewer would drop the others.
+    # An interrupted evaluation of more episodes may be past those asked for; with fewer it would drop the others.
     return more >= 0 if record["finished"] else more > 0
 
 
@@ -277,11 +228,6 @@ def _has_form(record: Mapping[str, Any]) -> bool:
     if evaluation is not None and not (isinstance(evaluation, dict) and isinstance(evaluation.get("episodes"), int)):
         return False
     return cost is None or (isinstance(cost, dict) and cost.keys() >= set(COST))
-
-
-def shell(words: list[str]) -> str:
-    """Words as one line for a shell."""
-    return shlex.join(words)
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:

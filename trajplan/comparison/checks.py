@@ -1,15 +1,11 @@
 """What a cell would refuse once it runs, refused before any cell begins, and before it trains on its machine."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.dynamics.training import model_split
-from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, training_episodes
-from trajplan.baselines.engine.terminals import check_terminals
-from trajplan.baselines.presets import preset_for as baseline_preset_for
-from trajplan.baselines.registry import method_named
+from trajplan import devices
+from trajplan.baseline_training import settings_for
+from trajplan.baselines.engine.preflight import preflight as preflight_baseline
 from trajplan.comparison.cells import Cell, damaged_model, read_training
 from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
 from trajplan.data.dataset import OfflineDataset
@@ -17,62 +13,36 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.evaluation.environments import environment_maker, reference_scores, try_environment
 from trajplan.hub import load_policy
-from trajplan.planners.settings import check_window
-from trajplan.presets import Preset, preset_for, preset_named
+from trajplan.planners.settings import check_window, planner_config
 
 
-def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDataset) -> bool:
-    """Make the configs that a cell will make, and try what else it does with the dataset before its first update.
+def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDataset, device: str | None = None) -> bool:
+    """Ask the method's training whether it would begin, and the planner whether it can plan with the model.
 
     Returns:
         Whether the training evaluates on the way, which it does in the dataset's own environment.
-
-    Raises:
-        ConfigError: for values out of range or that do not go together, or a method that is not for the dataset's
-            actions.
-        DataError: for a dataset that the method cannot learn from.
     """
-    training, planner = split_planner(settings)
-    if method == TRANSFORMER:
-        from trajplan.training.loop import uses_gpu  # with accelerate, which baselines do not need
+    training, name, planner = split_planner(settings)
+    if method != TRANSFORMER:
+        config, run = settings_for(method, dataset.info, training)
+        preflight_baseline(dataset, method, config, run)
+        return run.eval_every > 0
+    # Here, as a baseline needs neither accelerate nor transformers.
+    from trajplan.pretraining import preflight
+    from trajplan.training.loop import uses_gpu
 
-        name = training.pop("preset", "auto")
-        preset = (
-            preset_for(dataset.info, gpu=uses_gpu()) if name == "auto" else preset_named(name, dataset.num_transitions)
-        )
-        train = replace(preset.train, **training)
-        _check_planner(preset, planner, train.window)
-        if train.held_out > 0:
-            dataset.split(train.held_out, train.seed)
-        return False
-    method_named(method).method_class(dataset.info)
-    config, run = (
-        replace(config, **{name: value for name, value in training.items() if hasattr(config, name)})
-        for config in baseline_preset_for(method, dataset.info)
-    )
-    check_terminals(dataset, config)
-    fit_scaling(dataset, run.standardize)
-    reward_transform(dataset, run.reward_transform)
-    if isinstance(config, ModelBasedConfig):
-        model_split(dataset, training_episodes(dataset, run), config, run.seed)
-    return run.eval_every > 0
-
-
-def _check_planner(preset: Preset, planner: Mapping[str, Any], window: int) -> None:
+    gpu = device != "cpu" and uses_gpu()
     try:
-        check_window(preset.planner, window)
+        train, saved, _ = preflight(dataset, training.pop("preset", None), gpu=gpu, **training)
     except ConfigError as error:
-        hint = "A model is trained with the context of its preset's planner, whatever planner.context is."
-        raise ConfigError(f"{error} {hint}") from None
-    check_window(replace(preset.planner, **planner), window)
+        hint = " A model is trained with the context of its preset's planner, whatever planner.context is."
+        raise ConfigError(f"{error}{hint if str(error).startswith('context is') else ''}") from None
+    check_window(planner_config(name, saved, planner), train.window)
+    return False
 
 
 def check_environments(info: DatasetInfo, evaluation: EvaluationConfig, on_the_way: bool) -> None:
-    """Make the environment that cells are evaluated in, and the one that baselines are evaluated in on the way.
-
-    Raises:
-        ConfigError: if there is none, it is not like the data's, or its episodes may never end.
-    """
+    """Make the environment that cells are evaluated in, and the one that baselines are evaluated in on the way."""
     reference_scores(info, evaluation.env, evaluation.reference_min, evaluation.reference_max)
     makers = [(environment_maker(info, evaluation.env, max_episode_steps=evaluation.max_episode_steps), "")]
     if on_the_way:
@@ -85,25 +55,31 @@ def check_environments(info: DatasetInfo, evaluation: EvaluationConfig, on_the_w
             raise ConfigError(f"{error}{hint}") from None
 
 
-def check_cell(cell: Cell) -> None:
-    """Try a cell's settings and environments on this machine.
-
-    Raises:
-        ConfigError, DataError: as `check_method` and `check_environments` say, or if the dataset is not there.
-    """
+def check_cell(cell: Cell, device: str | None) -> None:
+    """Try a cell's settings and environments on this machine."""
     dataset = OfflineDataset.from_minari(cell.dataset_ids)
-    on_the_way = check_method(cell.method, cell.settings, dataset)
+    on_the_way = check_method(cell.method, cell.settings, dataset, device)
     check_environments(dataset.info, cell.evaluation, on_the_way)
 
 
 def check_model(cell: Cell) -> None:
-    """Load the model of a cell that was trained before, as its evaluation will.
-
-    Raises:
-        CheckpointError: if it is missing or damaged, naming what to delete.
-    """
+    """Load the model of a cell that was trained before, as its evaluation will."""
     read_training(cell)
     try:
         load_policy(cell.model, device="cpu")
     except TrajplanError as error:
         raise damaged_model(cell, error) from None
+
+
+def check_device(method: str, device: str | None) -> None:
+    """Refuse a device that a method could not train on here; takes no memory of it."""
+    devices.check_device(device)
+    if device != "cuda" or method != TRANSFORMER:
+        return
+    from trajplan.training.loop import uses_gpu
+
+    if not uses_gpu():
+        raise ConfigError(
+            "ACCELERATE_USE_CPU keeps the Trajectory Transformer from the GPU that --device cuda asks for; unset it, "
+            "or give --device cpu."
+        )

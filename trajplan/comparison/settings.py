@@ -1,23 +1,21 @@
 """Settings of a comparison: which methods under which labels, `--set LABEL.NAME=VALUE`, and how all are evaluated."""
 
-import argparse
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.baselines.settings import RunConfig
-from trajplan.config import add_arguments, given, option, require, to_dict
-from trajplan.errors import ConfigError
+from trajplan.config import option, parse_value, require, to_dict
+from trajplan.errors import ConfigError, did_you_mean
 from trajplan.planners.registry import DEFAULT, planner_named
 from trajplan.training.config import TrainConfig
 
 # The Trajectory Transformer's name among the methods, its planner's among its settings, and all baselines' in --set.
 TRANSFORMER = "tt"
-PLANNER = "planner."
+PLANNER = "planner"
 BASELINES = "baselines"
 
 Settings = dict[str, Any]
@@ -44,11 +42,7 @@ class EvaluationConfig:
 
 
 def parse_methods(text: str) -> dict[str, str]:
-    """Methods by label, from `bc,bc10=bc,tt`: a method under its own name, or a second time under another.
-
-    Raises:
-        ConfigError: for a method that there is not; for a label that is empty, odd, given twice or another's name.
-    """
+    """Methods by label, from `bc,bc10=bc,tt`: a method under its own name, or a second time under another."""
     methods: dict[str, str] = {}
     known = (*METHODS, TRANSFORMER)
     for word in text.split(","):
@@ -59,7 +53,8 @@ def parse_methods(text: str) -> dict[str, str]:
         if label in methods:
             raise ConfigError(f"--methods names {label} twice; give the second one a label, as {label}2={method}.")
         if method not in known:
-            raise ConfigError(f"There is no method {method!r}; there are {', '.join(known)}.")
+            hint = did_you_mean(method, known) or f"there are {', '.join(known)}."
+            raise ConfigError(f"Unknown method {method!r}; {hint}")
         if label != method and label in known:
             raise ConfigError(
                 f"{label!r} is another method's name; give {method} another label, as {method}2={method}."
@@ -69,20 +64,14 @@ def parse_methods(text: str) -> dict[str, str]:
 
 
 def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str, Settings]:
-    """Settings by label, from words such as `iql.updates=5000` or, for all baselines, `baselines.updates=5000`.
-
-    Raises:
-        ConfigError: for a label or a setting that there is not, one of all baselines where none is compared, or a value
-            of the wrong kind.
-    """
-    settings: dict[str, Settings] = {label: {} for label in methods}
+    """Settings by label, from words such as `iql.updates=5000` or, for all baselines, `baselines.updates=5000`."""
+    found: dict[str, dict[str, tuple[str, str]]] = {label: {} for label in methods}
     # What is said of all baselines comes first, so that what is said of one wins.
     for word in sorted(words, key=lambda word: not word.startswith(BASELINES + ".")):
         target, equals, text = word.partition("=")
         label, dot, name = target.partition(".")
         if not (equals and dot and name):
             raise ConfigError(f"--set takes METHOD.NAME=VALUE, such as iql.updates=5000, not {word!r}.")
-        name = name.replace("-", "_")
         if label == BASELINES:
             labels = [label for label, method in methods.items() if method != TRANSFORMER]
             if not labels:
@@ -92,26 +81,21 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
         else:
             raise ConfigError(f"--set {word}: {label!r} is none of the methods compared, {', '.join(methods)}.")
         for each in labels:
-            settings[each][name] = _typed(word, methods[each], name, text)
+            found[each][name.replace("-", "_")] = (word, text)
+    settings: dict[str, Settings] = {}
+    for label, method in methods.items():
+        _, planner = found[label].get(PLANNER, ("", DEFAULT))
+        settings[label] = {
+            name: _typed(word, method, planner, name, text) for name, (word, text) in found[label].items()
+        }
     return settings
-
-
-def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as the words of a command line that gives them."""
-    words = []
-    for name, value in settings.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words.append(f"--{option}={'none' if value is None else value}")
-    return words
 
 
 def changed_flags(config: EvaluationConfig) -> list[str]:
     """What differs from the defaults, as the words of a command line that gives it."""
     default = to_dict(EvaluationConfig())
-    return flags({name: value for name, value in to_dict(config).items() if value != default[name]})
+    changed = {name: value for name, value in to_dict(config).items() if value != default[name]}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in changed.items()]
 
 
 def set_words(label: str, settings: Mapping[str, Any]) -> list[str]:
@@ -119,45 +103,36 @@ def set_words(label: str, settings: Mapping[str, Any]) -> list[str]:
     return [f"{label}.{name}={'none' if value is None else value}" for name, value in settings.items()]
 
 
-def split_planner(settings: Mapping[str, Any]) -> tuple[Settings, Settings]:
-    """Settings of the training, and those of the planner under their plain names."""
-    planner = {name.removeprefix(PLANNER): value for name, value in settings.items() if name.startswith(PLANNER)}
-    return {name: value for name, value in settings.items() if not name.startswith(PLANNER)}, planner
+def split_planner(settings: Mapping[str, Any]) -> tuple[Settings, str | None, Settings]:
+    """Settings of the training, the planner's name where one is given, and its settings under their plain names."""
+    inside = PLANNER + "."
+    planner = {name.removeprefix(inside): value for name, value in settings.items() if name.startswith(inside)}
+    training = {name: value for name, value in settings.items() if name != PLANNER and not name.startswith(inside)}
+    return training, settings.get(PLANNER), planner
 
 
-def _typed(word: str, method: str, name: str, text: str) -> Any:
+def _typed(word: str, method: str, planner: str, name: str, text: str) -> Any:
     """The value of a setting, of the type that its config says."""
     plain = name
     if method != TRANSFORMER:
         classes: list[type] = [method_named(method).config_class(), RunConfig]
     elif name == "preset":
         return text
-    elif name.startswith(PLANNER):
-        classes, plain = [planner_named(DEFAULT).config_class()], name.removeprefix(PLANNER)
+    elif name == PLANNER:
+        planner_named(text)
+        return text
+    elif name.startswith(PLANNER + "."):
+        classes, plain = [planner_named(planner).config_class()], name.removeprefix(PLANNER + ".")
     else:
         classes = [TrainConfig]
     if plain == "seed":
         raise ConfigError(f"--set {word}: seeds are set for all methods alike, by --seeds.")
-    for config_class in classes:
-        defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
-        if plain in defaults:
-            truth = isinstance(defaults[plain], bool)
-            if truth and text.lower() not in ("true", "false"):
-                raise ConfigError(f"--set {word}: {name} is true or false, not {text!r}.")
-            parser = _Parser(add_help=False, allow_abbrev=False)
-            parser.word = word
-            add_arguments(parser, config_class, "settings")
-            value = text.lower() == "true" if truth else text
-            return given(parser.parse_args(flags({plain: value})), config_class)[plain]
     known = [field.name for config_class in classes for field in dataclasses.fields(config_class)]
-    close = difflib.get_close_matches(plain, known, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
+    for config_class in classes:
+        if plain in (field.name for field in dataclasses.fields(config_class)):
+            try:
+                return parse_value(config_class, plain, text)
+            except ConfigError as error:
+                raise ConfigError(f"--set {word}: {error}") from None
+    hint = did_you_mean(plain, known) or f"it has {', '.join(known)}."
     raise ConfigError(f"--set {word}: {method} has no setting {name!r}; {hint}")
-
-
-class _Parser(argparse.ArgumentParser):
-    word = ""
-
-    def error(self, message: str) -> NoReturn:
-        reason = re.sub(r"^argument \S+: ", "", message)
-        raise ConfigError(f"--set {self.word}: {reason}.")

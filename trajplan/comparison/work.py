@@ -1,12 +1,19 @@
-"""The work on one cell: train what is not trained yet, evaluate, and keep a record of how far it is."""
+"""The work on one cell: train what is not trained yet, evaluate, and keep a record of how far it is.
 
+All of it resumes: what a cell needs to know is in its folder, so that the same call again, after an interruption or a
+kill, on this machine or another, goes on from there, and does nothing where nothing is missing.
+"""
+
+import fcntl
 import os
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trajplan.comparison.cells import (
     Cell,
@@ -16,118 +23,136 @@ from trajplan.comparison.cells import (
     read_record,
     write_record,
 )
-from trajplan.comparison.claim import Claim
 from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
-from trajplan.comparison.settings import TRANSFORMER
-from trajplan.errors import CheckpointError, ConfigError
-from trajplan.files import read_json
+from trajplan.comparison.settings import TRANSFORMER, split_planner
+from trajplan.config import to_dict
+from trajplan.errors import CheckpointError, TrajplanError
+from trajplan.files import make_folder, read_json
 
-Run = Callable[[list[str]], int]
+if TYPE_CHECKING:
+    from trajplan.runs.result import TrainResult
 
 
-def work(cell: Cell, run: Run, device: str | None = None) -> int:
-    """Train and evaluate a cell, or go on where an earlier process stopped.
+def run_cell(cell: Cell, device: str | None = None) -> bool:
+    """Train and evaluate a cell, or resume where an earlier process stopped.
 
-    Under a launcher of several processes all of them train a Trajectory Transformer together; everything else is the
-    first one's.
+    Ctrl-C and SIGTERM save, and end it. Under a launcher of several processes all of them train a Trajectory
+    Transformer together; everything else is the first one's.
 
     Args:
         cell: the cell.
-        run: runs a `trajplan` command line, and gives its exit status.
         device: `cpu`, `cuda` or None for a GPU if there is one.
 
     Returns:
-        0, or the exit status of the command that did not succeed.
+        Whether it is done; False: it was interrupted.
 
     Raises:
-        ClaimedError: if another process works on the cell.
         CheckpointError: if the cell was trained, and its model or its cell.json is missing or damaged.
-        ConfigError: if the cell's folder holds a training with other settings, one of its environments is missing, or
-            as `check_device` says.
+        ConfigError: if its folder holds a training with other settings, a setting, the device or one of its
+            environments does not fit.
+        DataError: if its dataset is not here, or the method cannot learn from it.
+        TrajplanError: if another process works on it, or a loss is not finite.
     """
-    if device == "cpu":
-        # For the Trajectory Transformer, whose command takes no device.
-        os.environ["ACCELERATE_USE_CPU"] = "1"
     if int(os.environ.get("RANK", "0")) > 0:
         if cell.method != TRANSFORMER or read_record(cell)["cost"] is not None:
-            return 0
-        check_device(cell, device)
-        return run(cell.training_command(device))
-    # SIGTERM leaves as Ctrl-C does: through every `finally`, the claim's among them.
+            return True
+        _check_device(cell, device)
+        return not _train(cell, device).interrupted
+    # SIGTERM leaves as Ctrl-C does: through every `finally`.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Claim(cell.claim):
-            return _work(cell, run, device)
+        with _alone(cell.folder):
+            return _run(cell, device)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def check_device(cell: Cell, device: str | None) -> None:
-    """Refuse a device that a cell would not be worked on; takes no memory of it.
-
-    Raises:
-        ConfigError: if there is no such device here, or accelerate is told to leave it alone.
-    """
-    # Imported here, as it takes torch, and a finished cell does not.
-    from trajplan import devices
-
-    devices.check_device(device)
-    if device != "cuda" or cell.method != TRANSFORMER:
-        return
-    # Here, as a baseline needs neither accelerate nor transformers.
-    from trajplan.training.loop import uses_gpu
-
-    # The command that trains it takes no device, but what accelerate finds.
-    if not uses_gpu():
-        raise ConfigError(
-            "ACCELERATE_USE_CPU keeps the Trajectory Transformer from the GPU that --device cuda asks for; unset it, "
-            "or give --device cpu."
-        )
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second process of this machine from the cell; the system frees it when this one ends, however it does."""
+    make_folder(folder)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrajplanError(f"Another process works on {folder}; start each cell once.") from None
+        yield
 
 
-def _work(cell: Cell, run: Run, device: str | None) -> int:
+def _run(cell: Cell, device: str | None) -> bool:
     record = read_record(cell)
     if is_finished(cell, record):
         print(f"{cell.name} is finished: {cell.folder}")
-        return 0
-    check_device(cell, device)
+        return True
+    _check_device(cell, device)
     write_record(cell, record)
+    # Checked again here, as a cell may run on another machine; imported here, as a finished cell needs no torch.
+    from trajplan.comparison.checks import check_cell, check_model
+
     if record["cost"] is None:
-        _check(cell)
-        status = run(cell.training_command(device))
-        if status:
-            return status
+        check_cell(cell, device)
+        result = _train(cell, device)
+        if result.interrupted:
+            return _interrupted(f"{cell.name} stopped after {result.updates} updates, saved")
         record["cost"] = training_cost(cell) | _taken()
         write_record(cell, record)
     else:
-        _check_model(cell)
+        check_model(cell)
     _set_aside(cell, record)
     cell = _with_episodes_there(cell)
     record |= {"evaluation": cell.evaluation_identity(), "finished": False}
     write_record(cell, record)
-    status = run(cell.evaluation_command(device))
-    if status:
-        return status
+    if not _evaluate(cell, device):
+        return False
     write_record(cell, record | {"finished": True})
-    return 0
+    return True
 
 
-def _check(cell: Cell) -> None:
-    # Again here, as a cell may run on another machine; imported here, as it takes torch, and a finished cell does not.
-    from trajplan.comparison.checks import check_cell
+def _train(cell: Cell, device: str | None) -> "TrainResult":
+    training, *_ = split_planner(cell.settings)
+    if cell.method == TRANSFORMER:
+        from trajplan.pretraining import train
 
-    check_cell(cell)
+        preset = training.pop("preset", None)
+        return train(cell.dataset_ids, cell.model, preset, resume=True, device=device, seed=cell.seed, **training)
+    from trajplan.baseline_training import baseline
+
+    how: dict[str, Any] = {"resume": True, "device": device, "seed": cell.seed}
+    return baseline(cell.method, cell.dataset_ids, cell.model, **how, **training)
 
 
-def _check_model(cell: Cell) -> None:
-    from trajplan.comparison.checks import check_model
+def _evaluate(cell: Cell, device: str | None) -> bool:
+    from trajplan.evaluating import EvaluationInterrupted, evaluate
+    from trajplan.planners.settings import planner_config, saved_planner
 
-    check_model(cell)
+    planner = None
+    if cell.method == TRANSFORMER:
+        _, name, settings = split_planner(cell.settings)
+        planner = planner_config(name, saved_planner(cell.model), settings)
+    how = to_dict(cell.evaluation)
+    how["seed"] = how.pop("episode_seed")
+    try:
+        evaluation = evaluate(cell.model, output=cell.model, resume=True, device=device, planner=planner, **how)
+    except EvaluationInterrupted as interrupt:
+        return _interrupted(f"{cell.name}: {interrupt}")
+    print(f"{evaluation}\n{evaluation.path}")
+    return True
+
+
+def _interrupted(how_far: str) -> bool:
+    print(f"trajplan: interrupted; {how_far}: the same command resumes.", file=sys.stderr)
+    return False
+
+
+def _check_device(cell: Cell, device: str | None) -> None:
+    from trajplan.comparison.checks import check_device
+
+    check_device(cell.method, device)
 
 
 def _set_aside(cell: Cell, record: Mapping[str, Any]) -> None:
-    """Rename an evaluation.json that cannot be gone on with: what it holds may still be of use to a person."""
+    """Rename an evaluation.json that cannot be resumed: what it holds may still be of use to a person."""
     from trajplan.evaluation.report import evaluation_versions
 
     if not cell.evaluated.exists():
@@ -140,7 +165,7 @@ def _set_aside(cell: Cell, record: Mapping[str, Any]) -> None:
     if not continues_evaluation(cell, record):
         _rename(cell.evaluated, "before", "was evaluated with other settings")
     elif versions != evaluation_versions():
-        # `trajplan evaluate --resume` refuses to mix episodes of two versions, which may differ.
+        # An evaluation refuses to mix episodes of two versions, which may differ.
         _rename(cell.evaluated, "before", "was evaluated with other versions of packages")
 
 

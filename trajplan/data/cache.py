@@ -1,7 +1,7 @@
-"""Flat files of a dataset on disk: written episode by episode, renamed into place whole, opened as memory maps.
+"""Flat files of a dataset on disk: written episode by episode, renamed into place when whole, opened as memory maps.
 
-A cache entry is a folder named by the content of its source. It holds one raw little-endian file an array and
-`cache.json` with their shapes, so that opening it reads nothing else, and a file cut short is noticed.
+A cache entry is a folder named by the content of its source. It holds one raw little-endian file per array and
+`cache.json` with their shapes, so that opening it reads nothing else and a truncated file is noticed.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -41,9 +42,6 @@ def content_key(source: Path, cache: Path) -> str:
 
     Reading gigabytes takes seconds, so the key is remembered beside the cache for as long as no file's size,
     modification time, change time or inode differs.
-
-    Raises:
-        DataError: when a file cannot be read or changes while it is read.
     """
     memo = cache / "sources" / (hashlib.blake2b(os.fsencode(source.resolve()), digest_size=20).hexdigest() + ".json")
     stamp = source_stamp(source)
@@ -63,7 +61,9 @@ def content_key(source: Path, cache: Path) -> str:
     check_unchanged(source, stamp)
     with _writing(cache):
         memo.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memo, json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
+        unfinished = memo.with_suffix(f".{uuid.uuid4().hex}")
+        unfinished.write_text(json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
+        os.replace(unfinished, memo)
     return key
 
 
@@ -129,9 +129,6 @@ def build_entry(cache: Path, key: str, episodes: Iterable[Episode]) -> None:
     """Write an entry, episode by episode, and rename it into place; memory stays at one episode.
 
     When another process finishes the same entry first, this one's is thrown away.
-
-    Raises:
-        DataError: when there is no episode, or the disk is full or not writable.
     """
     parent = cache / "datasets"
     with _writing(cache):
@@ -180,7 +177,7 @@ def _write(folder: Path, episodes: Iterable[Episode]) -> None:
         "shapes": {name: [rows[name], *widths.get(name, ())] for name in _DTYPES},
         "summary": {"num_transitions": offsets[-1], "num_episodes": count, "mean_return": returns / max(count, 1)},
     }
-    write_atomically(folder / "cache.json", json.dumps(header))
+    (folder / "cache.json").write_text(json.dumps(header))
 
 
 def _put_in_place(folder: Path, target: Path) -> None:
@@ -200,19 +197,12 @@ def _put_in_place(folder: Path, target: Path) -> None:
 @contextmanager
 def _scratch(parent: Path, key: str) -> Iterator[Path]:
     # The host and process in the name let a later build tell a leftover from work in progress.
-    prefix = f".build-{key[:8]}-{socket.gethostname()}-{os.getpid()}-"
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    folder.chmod(0o777 & ~_umask())
+    folder = parent / f".build-{key[:8]}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _remove_leftovers(parent: Path) -> None:
@@ -225,17 +215,3 @@ def _remove_leftovers(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         except PermissionError:
             continue
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that a reader sees the old or the new whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix="." + path.name)
-    try:
-        with open(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -1,4 +1,4 @@
-"""Statistics of the columns of large, perhaps memory-mapped arrays, a block of rows at a time."""
+"""Column statistics of large, possibly memory-mapped arrays, one block of rows at a time."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ def row_blocks(array: np.ndarray) -> Iterator[np.ndarray]:
         yield array[start : start + rows]
 
 
-def mean_and_deviation(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population standard deviation of each column of (N, D), as float64 (D,)."""
     mean = np.zeros(array.shape[1])
     for block in row_blocks(array):
         mean += block.sum(0, dtype=np.float64)
     mean /= len(array)
-    # A second pass around the mean, so that a small deviation beside a large mean is not lost.
+    # A second pass around the mean, so that a small spread beside a large mean is not lost.
     square = np.zeros(array.shape[1])
     for block in row_blocks(array):
         square += np.square(block - mean).sum(0)

@@ -1,75 +1,39 @@
-"""OfflineDataset: all episodes of one source as flat arrays, and the views of them that methods train on.
-
-transition   0    1    2  |  3    4          episode 0 has 3 transitions, episode 1 has 2
-offsets      0              3         5
-actions      a0   a1   a2   a3   a4
-observations o0   o1   o2   o3 | o4   o5   o6     one more a episode: row of transition t is t + its episode
-"""
+"""OfflineDataset: what users open, save and train on; `Episodes` documents its arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from trajplan.data.columns import mean_and_deviation
-from trajplan.data.info import DatasetInfo
+from trajplan.data.episodes import Episodes
+from trajplan.data.minari_files import save_minari
 from trajplan.data.returns import episode_blocks, returns_to_go
 from trajplan.data.scores import ReferenceScores
+from trajplan.data.sources.arrays import read_arrays
+from trajplan.data.sources.minari import read_minari
+from trajplan.data.summary import describe
+from trajplan.data.transitions import Transitions
+from trajplan.data.windows import Windows
 from trajplan.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    from trajplan.data.transitions import Transitions
-    from trajplan.data.windows import Windows
 
-
-@dataclass(frozen=True)
-class Statistics:
-    """Per-dimension statistics (S,) float32 of the observations; a constant dimension has deviation 1."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-
-@dataclass(frozen=True)
-class OfflineDataset:
-    """N transitions in E episodes.
-
-    Attributes:
-        id: the dataset's name.
-        observations: (N + E, S) float32; episode e has its T + 1 in rows `offsets[e] + e : offsets[e + 1] + e + 1`.
-        actions: (N, A) float32 as recorded, never clipped; Discrete: A is 1 and holds the index minus `start`.
-        rewards: (N,) float32.
-        terminations: (N,) bool, real ends.
-        truncations: (N,) bool, time limits; both may be set, and neither where a recording just stops.
-        offsets: (E + 1,) int64; the transitions of episode e are rows `offsets[e] : offsets[e + 1]`.
-        info: spaces, environment and reference scores.
-
-    The arrays may be private memory maps of the cache: writing to one never reaches the disk.
-    """
-
-    id: str
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminations: np.ndarray
-    truncations: np.ndarray
-    offsets: np.ndarray
-    info: DatasetInfo
+@dataclass(frozen=True, repr=False)
+class OfflineDataset(Episodes):
+    """N transitions in E episodes (see `Episodes` for the arrays): opened, saved, split and viewed for training."""
 
     @classmethod
     def from_minari(cls, id: str | Sequence[str], *, cache_dir: str | Path | None = None) -> "OfflineDataset":
         """Open a Minari dataset, downloading it first when it is not on this machine; or several of them as one.
 
         The first call converts it into a cache of flat files, under a key of the source's content; later calls map
-        those files and are done in a moment. Several are one entry of the cache, with the episodes of the first in
-        front, so they take no more memory than one; `info.sources` tells which episodes are whose, and `split` holds
-        out its share of each.
+        those files at once. Several are one entry of the cache, with the episodes of the first in
+        front, so they take no more memory than one; `info.sources` tells them apart, and `split` holds out a share of
+        each.
 
         Args:
             id: such as `mujoco/hopper/medium-v0`; or several, of equal spaces and one environment.
@@ -79,9 +43,8 @@ class OfflineDataset:
             DataError: for an id that does not exist, a missing network, a damaged file or data that cannot be used,
                 naming dataset, episode and field; for several whose spaces, environments or reference scores differ.
         """
-        from trajplan.data.sources.minari import open_minari
-
-        return open_minari([id] if isinstance(id, str) else list(id), cache_dir)
+        arrays, info = read_minari([id] if isinstance(id, str) else list(id), cache_dir)
+        return cls(id=info.id, info=info, **arrays)
 
     @classmethod
     def from_episodes(
@@ -110,9 +73,7 @@ class OfflineDataset:
             DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
                 environment that cannot be made.
         """
-        from trajplan.data.sources.arrays import dataset_from_episodes
-
-        return dataset_from_episodes(
+        arrays, info = read_arrays(
             episodes,
             id=id,
             observation_space=observation_space,
@@ -120,12 +81,13 @@ class OfflineDataset:
             env_spec=env_spec,
             reference=reference,
         )
+        return cls(id=info.id, info=info, **arrays)
 
     def save(self, id: str, *, description: str | None = None) -> Path:
-        """Write a Minari dataset, which the command line knows from then on: `trajplan train --dataset ID`.
+        """Write a Minari dataset, to be used as in `trajplan train --dataset ID`.
 
-        Everything that is held here is written, so that `from_minari(id)` gives the same arrays, spaces, environment
-        and reference scores. It is there whole or, after an error or an interrupt, not at all.
+        `from_minari(id)` then gives the same arrays, spaces, environment and reference scores. An error or an interrupt
+        leaves nothing behind.
 
         Args:
             id: a new Minari id, such as `mine/pendulum-v0`.
@@ -138,8 +100,6 @@ class OfflineDataset:
             DataError: for an id that is malformed or taken, an environment whose specification holds Python objects,
                 or a disk that is full.
         """
-        from trajplan.data.save import save_minari
-
         return save_minari(self, id, description)
 
     def __repr__(self) -> str:
@@ -149,63 +109,7 @@ class OfflineDataset:
 
     def __str__(self) -> str:
         """What `print` shows: sizes, spaces, returns, how episodes end. Observations and actions are not read."""
-        from trajplan.data.summary import describe
-
         return describe(self)
-
-    @property
-    def num_transitions(self) -> int:
-        """N."""
-        return len(self.rewards)
-
-    @property
-    def num_episodes(self) -> int:
-        """E."""
-        return len(self.offsets) - 1
-
-    @property
-    def observation_dim(self) -> int:
-        """S."""
-        return self.observations.shape[1]
-
-    @property
-    def action_dim(self) -> int:
-        """A."""
-        return self.actions.shape[1]
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Transitions of each episode, (E,) int64."""
-        return np.diff(self.offsets)
-
-    @cached_property
-    def returns(self) -> np.ndarray:
-        """Undiscounted return of each episode as recorded, (E,) float64."""
-        return np.add.reduceat(self.rewards, self.offsets[:-1], dtype=np.float64)
-
-    def rewards_with_penalty(self, termination_penalty: float | None) -> np.ndarray:
-        """Rewards (N,) float32 with the reward of every real end replaced by the penalty; None: as recorded."""
-        if termination_penalty is None:
-            return self.rewards
-        _check_penalty(termination_penalty)
-        return np.where(self.terminations, np.float32(termination_penalty), self.rewards)
-
-    def returns_to_go(self, discount: float, termination_penalty: float | None) -> np.ndarray:
-        """What is still to come after each transition: `R_t = sum over i > t of discount^(i - t - 1) r_i`.
-
-        Its own reward is left out, so `r_t + discount * R_t` is the value of the step (Janner et al. 2021).
-
-        Args:
-            discount: between 0 and 1.
-            termination_penalty: takes the place of the reward at real ends; None: as recorded.
-
-        Returns:
-            (N,) float64, 0 at the last transition of every episode.
-
-        Raises:
-            ConfigError: for a discount or penalty out of range.
-        """
-        return returns_to_go(self.rewards_with_penalty(termination_penalty), self.offsets, discount)
 
     def joined(
         self, discount: float = 0.99, termination_penalty: float | None = -100.0, rows: slice | None = None
@@ -230,10 +134,7 @@ class OfflineDataset:
         last = int(np.searchsorted(self.offsets, stop, side="left"))
         for low, high in episode_blocks(self.offsets, first, last):
             begin, end = int(self.offsets[low]), int(self.offsets[high])
-            rewards = np.asarray(self.rewards[begin:end])
-            if termination_penalty is not None:
-                _check_penalty(termination_penalty)
-                rewards = np.where(self.terminations[begin:end], np.float32(termination_penalty), rewards)
+            rewards = self.rewards_with_penalty(termination_penalty, slice(begin, end))
             to_go = returns_to_go(rewards, self.offsets[low : high + 1] - begin, discount)
             # The block holds whole episodes; only its overlap with the wanted rows is written.
             a, b = max(begin, start), min(end, stop)
@@ -248,13 +149,13 @@ class OfflineDataset:
     def split(self, held_out: float, seed: int, episodes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Training and held-out episodes: two disjoint sorted index arrays, int64, with at least one episode each.
 
-        Of a dataset made of several, each is divided for itself, so that both sides have their share of it; one with a
-        single episode gives that to training.
+        A dataset made of several is split source by source, so that both sides have a share of each; a source with a
+        single episode is used for training.
 
         Args:
             held_out: the fraction of episodes to hold out, between 0 and 1, rounded to whole episodes.
             seed: decides which.
-            episodes: those to divide; None: all.
+            episodes: those to split; None: all.
 
         Raises:
             ConfigError: for a fraction out of range.
@@ -264,7 +165,7 @@ class OfflineDataset:
             raise ConfigError(f"The held-out fraction must be between 0 and 1, not {held_out}.")
         episodes = np.arange(self.num_episodes) if episodes is None else episodes
         if len(episodes) < 2:
-            raise DataError(f"dataset {self.id!r}: one episode cannot be divided; holding some out needs at least two.")
+            raise DataError(f"dataset {self.id!r}: one episode cannot be split; holding some out needs at least two.")
         ends = np.cumsum([source.num_episodes for source in self.info.sources[:-1]], dtype=np.int64)
         whose = np.searchsorted(ends, episodes, side="right")
         parts = [episodes[whose == source] for source in range(len(ends) + 1)]
@@ -281,28 +182,12 @@ class OfflineDataset:
 
     def windows(
         self, length: int, *, stride: int = 1, episodes: np.ndarray | None = None, device: Any = "cpu"
-    ) -> "Windows":
+    ) -> Windows:
         """Stretches of `length` transitions, for sequence models; see `Windows`."""
-        from trajplan.data.windows import Windows
-
         return Windows(self, length, stride=stride, episodes=episodes, device=device)
 
     def transitions(
         self, *, episodes: np.ndarray | None = None, device: Any = "cpu", discount: float | None = None
-    ) -> "Transitions":
+    ) -> Transitions:
         """Single transitions with their true next observation, for value and dynamics methods; see `Transitions`."""
-        from trajplan.data.transitions import Transitions
-
         return Transitions(self, episodes=episodes, device=device, discount=discount)
-
-    def statistics(self) -> Statistics:
-        """Mean and deviation of every observation dimension over all N + E observations (float64 sums)."""
-        mean, deviation = mean_and_deviation(self.observations)
-        # A constant column's mean may be off by rounding; dividing by that would blow up noise.
-        constant = deviation <= 1e-7 * np.abs(mean)
-        return Statistics(mean.astype(np.float32), np.where(constant, 1.0, deviation).astype(np.float32))
-
-
-def _check_penalty(termination_penalty: float) -> None:
-    if not np.isfinite(termination_penalty):
-        raise ConfigError(f"The termination penalty must be a finite number or none, not {termination_penalty}.")

@@ -1,4 +1,4 @@
-"""The Gymnasium specification of a dataset's environment: saved as JSON, and made again without trusting the file."""
+"""A dataset's environment: its Gymnasium specification as JSON, and making it without trusting the file."""
 
 import contextlib
 import io
@@ -16,17 +16,15 @@ from gymnasium.envs.registration import EnvSpec
 
 from trajplan.errors import DataError
 
-_WRAPPERS = ("gymnasium.wrappers.", "gymnasium.wrappers:", "trajplan.data.repeat:")
+_WRAPPERS = ("gymnasium.wrappers.", "gymnasium.wrappers:", "trajplan.data.collection.repeat:")
+# Entry points as earlier versions recorded them.
+_MOVED = {"trajplan.data.repeat:ActionRepeat": "trajplan.data.collection.repeat:ActionRepeat"}
 # Written by Gymnasium before 1.0, unknown to it since.
 _OLD_KEYS = ("apply_api_compatibility", "autoreset")
 
 
 def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
-    """An environment specification as a JSON-able dictionary.
-
-    Raises:
-        DataError: when it holds a Python object (an entry point that is not "module:Class").
-    """
+    """An environment specification as a JSON-able dictionary; refuses one that holds Python objects."""
     try:
         return json.loads(spec.to_json())
     except (ValueError, TypeError) as error:
@@ -37,25 +35,20 @@ def spec_to_dict(spec: EnvSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> EnvSpec:
-    """The inverse of `spec_to_dict`; only reads, imports nothing.
-
-    Raises:
-        DataError: when the values are not an environment specification.
-    """
+    """The inverse of `spec_to_dict`; only reads, imports nothing."""
     known = {key: value for key, value in values.items() if key not in _OLD_KEYS}
-    known.setdefault("additional_wrappers", [])
     try:
+        known["additional_wrappers"] = [
+            {**wrapper, "entry_point": _MOVED.get(wrapper["entry_point"], wrapper["entry_point"])}
+            for wrapper in known.get("additional_wrappers", [])
+        ]
         return EnvSpec.from_json(json.dumps(known))
-    except (ValueError, TypeError, gymnasium.error.Error) as error:
+    except (ValueError, TypeError, KeyError, gymnasium.error.Error) as error:
         raise DataError(f"The saved environment specification cannot be read: {error}") from None
 
 
 def find_environment(env_id: str) -> EnvSpec:
-    """The specification registered under an id such as `Hopper-v5`, or `module:Env-v0` after importing the module.
-
-    Raises:
-        DataError: when nothing is registered under it.
-    """
+    """The specification registered under an id such as `Hopper-v5`, or `module:Env-v0` after importing the module."""
     module, _, name = env_id.rpartition(":")
     try:
         if module:
@@ -79,9 +72,6 @@ def registered_spec(spec: EnvSpec) -> EnvSpec:
     A dataset or checkpoint may come from anywhere, and the entry points that it names would be imported and called.
     So the code is taken from Gymnasium's own registry by the environment's id, and from the file only the keyword
     arguments, the time limit and wrappers of Gymnasium or of this package.
-
-    Raises:
-        DataError: when the id is not registered here or names a module, or a wrapper is not one of Gymnasium's.
     """
     if ":" in spec.id:
         raise DataError(f"The saved environment id {spec.id!r} names a module; import it and use its plain id.")
@@ -106,9 +96,6 @@ def make_environment(environment: EnvSpec | str, **kwargs: Any) -> gymnasium.Env
     Args:
         environment: a specification, or an id as for `find_environment`.
         kwargs: keyword arguments of `gymnasium.make`, such as `render_mode`.
-
-    Raises:
-        DataError: when it is not registered here, its simulator is not installed or it does not take the arguments.
     """
     spec = find_environment(environment) if isinstance(environment, str) else registered_spec(environment)
     try:

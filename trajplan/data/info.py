@@ -1,4 +1,4 @@
-"""What is known of a dataset besides its arrays: this travels with a checkpoint as `dataset.json`."""
+"""What is known about a dataset besides its arrays; a checkpoint keeps it as `dataset.json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,8 +18,8 @@ from trajplan.data.spaces import (
     check_action_space,
     flatten_observation,
     observation_layout,
-    space_from_dict,
-    space_to_dict,
+    space_from_json,
+    space_to_json,
 )
 from trajplan.errors import DataError
 
@@ -147,12 +147,9 @@ class DatasetInfo:
         Raises:
             DataError: when the dataset names no environment, or it is not installed here.
         """
-        return make_environment(self._known_spec(), **kwargs)
-
-    def _known_spec(self) -> EnvSpec:
         if self.env_spec is None:
-            raise DataError(f"{self._owner} does not say which environment it comes from: name one.")
-        return self.env_spec
+            raise DataError(f"{self._owner} does not record its environment: name one.")
+        return make_environment(self.env_spec, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary.
@@ -163,8 +160,8 @@ class DatasetInfo:
         reference = self.reference
         return {
             "id": self.id,
-            "observation_space": space_to_dict(self.observation_space),
-            "action_space": space_to_dict(self.action_space),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
             "env_spec": None if self.env_spec is None else spec_to_dict(self.env_spec),
             "reference": reference
             and {"min": float(reference.min), "max": float(reference.max), "source": reference.source},
@@ -177,7 +174,7 @@ class DatasetInfo:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DatasetInfo":
-        """The inverse of `to_dict`; keys that it does not know (a checkpoint's discount) are left alone.
+        """The inverse of `to_dict`; keys that it does not know (a checkpoint's discount) are ignored.
 
         Raises:
             DataError: when a value is missing or malformed.
@@ -186,23 +183,23 @@ class DatasetInfo:
             reference, env_spec = values["reference"], values["env_spec"]
             return cls(
                 id=values["id"],
-                observation_space=space_from_dict(values["observation_space"]),
-                action_space=space_from_dict(values["action_space"]),
+                observation_space=space_from_json(values["observation_space"]),
+                action_space=space_from_json(values["action_space"]),
                 env_spec=None if env_spec is None else spec_from_dict(env_spec),
                 reference=None if reference is None else ReferenceScores(**reference),
                 num_transitions=int(values["num_transitions"]),
                 num_episodes=int(values["num_episodes"]),
                 mean_return=float(values["mean_return"]),
                 versions=dict(values["versions"]),
-                # Not there in what was written before there were any.
+                # Missing from files written before datasets could be joined.
                 sources=tuple(Source(**source) for source in values.get("sources", ())),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise DataError(f"The saved dataset description is damaged: {type(error).__name__} {error}.") from None
 
 
 def dataset_ids(values: Mapping[str, Any]) -> list[str]:
-    """The ids of the datasets that a `dataset.json` tells of, as `OfflineDataset.from_minari` takes them."""
+    """The ids of the datasets in a `dataset.json`, as `OfflineDataset.from_minari` takes them."""
     return [source["id"] for source in values.get("sources", ())] or [values["id"]]
 
 

@@ -1,7 +1,7 @@
 """Jumps between neighbouring rows of a file: where an environment was reset and no flag says so.
 
-D4RL's first antmaze files, for one, have timeouts that are out of step with the resets, so that an episode cut by them
-goes on in another one, at a start far away.
+The timeouts of D4RL's first antmaze files, for one, are out of step with the resets, so that an episode cut by them
+continues at a start far away.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ _VALUES = 2**22
 def find_jumps(observations: Any, ends: np.ndarray) -> np.ndarray:
     """Rows from which some dimension steps to the next row by more than `FACTOR` times its `QUANTILE` step.
 
-    The steps are those between rows of one episode. Dimensions that stay where they are in most of them (goals,
-    contacts, doors) are left out: any change of theirs would be a large one. A reset to near where the episode was is
-    not found, as half-cheetahs', nor are jumps if they are more than a fiftieth of all steps.
+    Only steps within an episode count. Dimensions that stay constant in most of them (goals, contacts, doors) are left
+    out, since any change of theirs is large. Resets to near where the episode was, as half-cheetah's, are not found,
+    nor are jumps that make up more than a fiftieth of all steps.
 
     Args:
         observations: (N, S), an array or an HDF5 dataset; read twice, block by block.

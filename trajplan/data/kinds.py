@@ -1,4 +1,4 @@
-"""What a dataset is of, by its recorded environment and its name: published settings differ by that."""
+"""What kind of dataset one is, by its environment and name: published settings depend on it."""
 
 from typing import TYPE_CHECKING
 
@@ -25,5 +25,5 @@ def locomotion_body(info: "DatasetInfo") -> str | None:
 
 
 def locomotion_data(info: "DatasetInfo") -> str:
-    """One of `LOCOMOTION_DATA`; data of no kind that its name tells counts as medium."""
+    """One of `LOCOMOTION_DATA`; medium if its name says nothing."""
     return next((kind for kind in LOCOMOTION_DATA[1:] if kind in dataset_name(info)), "medium")

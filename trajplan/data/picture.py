@@ -18,11 +18,7 @@ _BLUE, _ORANGE, _GREEN = "#3a6ea5", "#d1742f", "#4f8f5b"
 
 
 def check_picture_path(path: str | Path) -> None:
-    """Refuse a file name that no picture can be saved under, before the work is done.
-
-    Raises:
-        ConfigError: for an unknown ending or a folder that does not exist.
-    """
+    """Refuse a file name that no picture can be saved under, before the work is done."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ConfigError(f"A picture's file name ends in .png, .pdf or .svg, not {path.name!r}.")
@@ -76,10 +72,7 @@ def _draw_histograms(figure: Any, dataset: OfflineDataset) -> None:
         low, span = reference.min, reference.max - reference.min
         top = axes[0].secondary_xaxis("top", (lambda x: 100 * (x - low) / span, lambda s: low + s * span / 100))
         top.set_xlabel(f"normalised score, mean {scores.mean():.1f}")
-    last = dataset.offsets[1:] - 1
-    ended, cut = np.asarray(dataset.terminations[last]), np.asarray(dataset.truncations[last])
-    groups = [("terminal", ended & ~cut), ("timeout", cut & ~ended), ("both", ended & cut), ("neither", ~ended & ~cut)]
-    groups = [(name, chosen) for name, chosen in groups if chosen.any()]
+    groups = [(name, which) for name, which in dataset.episode_ends().items() if which.any()]
     labels = [f"{name} {chosen.sum():,}" for name, chosen in groups]
     axes[1].hist([lengths[chosen] for _, chosen in groups], bins=_bins(lengths), stacked=True, label=labels)
     axes[1].set(xlabel=f"episode length, mean {lengths.mean():.4g}", ylabel="episodes")
@@ -130,7 +123,7 @@ def _draw_episode(figure: Any, dataset: OfflineDataset, names: list[str]) -> Non
     begin, end = int(dataset.offsets[best]), int(dataset.offsets[best + 1])
     observations = np.asarray(dataset.observations[begin + best : end + best + 1])
     statistics = dataset.statistics()
-    standardized = (observations - statistics.mean) / statistics.deviation
+    standardized = (observations - statistics.mean) / statistics.std
     actions, rewards = np.asarray(dataset.actions[begin:end]), np.asarray(dataset.rewards[begin:end], np.float64)
     title = f"episode {best}, the best: return {dataset.returns[best]:.5g} in {end - begin} steps"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
@@ -141,7 +134,7 @@ def _draw_episode(figure: Any, dataset: OfflineDataset, names: list[str]) -> Non
     extent = (0, steps + 1, len(names), 0)
     image = axes[0].imshow(standardized.T, cmap="RdBu_r", vmin=-3, vmax=3, extent=extent, **style)
     axes[0].set(ylabel="observation")
-    figure.colorbar(image, ax=axes[0], label="deviations", pad=0.01)
+    figure.colorbar(image, ax=axes[0], label="standard deviations", pad=0.01)
     bound = max(float(np.abs(actions).max()), 1e-6)
     extent = (0, steps, actions.shape[1], 0)
     image = axes[1].imshow(actions.T, cmap="PuOr", vmin=-bound, vmax=bound, extent=extent, **style)

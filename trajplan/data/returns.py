@@ -20,9 +20,6 @@ def returns_to_go(rewards: np.ndarray, offsets: np.ndarray, discount: float) -> 
 
     Returns:
         (N,) float64.
-
-    Raises:
-        ConfigError: for a discount out of range.
     """
     if not 0.0 <= discount <= 1.0:
         raise ConfigError(f"The discount must be between 0 and 1, not {discount}.")

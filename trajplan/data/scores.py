@@ -35,9 +35,9 @@ class ReferenceScores:
         """`100 (return - min) / (max - min)`, any shape, float64."""
         return 100.0 * (np.asarray(returns, dtype=np.float64) - self.min) / (self.max - self.min)
 
-    def normalize_deviation(self, deviation: ArrayLike) -> np.ndarray:
+    def normalize_std(self, std: ArrayLike) -> np.ndarray:
         """A standard deviation of returns on the normalised scale: scaled, never shifted."""
-        return 100.0 * np.asarray(deviation, dtype=np.float64) / (self.max - self.min)
+        return 100.0 * np.asarray(std, dtype=np.float64) / (self.max - self.min)
 
 
 # Fu et al. 2020, D4RL's infos.py; the versions of an environment share their constants.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from minari.serialization import deserialize_space, serialize_space
 
 from trajplan.errors import DataError
 
@@ -40,9 +41,6 @@ def observation_layout(space: spaces.Space, owner: str) -> tuple[Part, ...]:
     Args:
         space: Box, or Dict of Box (nested Dicts too).
         owner: what the space belongs to, for the error message.
-
-    Raises:
-        DataError: for any other space, named with its key.
     """
     parts: list[Part] = []
 
@@ -66,11 +64,7 @@ def observation_layout(space: spaces.Space, owner: str) -> tuple[Part, ...]:
 
 
 def check_action_space(space: spaces.Space, owner: str) -> int:
-    """Width A of a flat action: the size of a Box, 1 for Discrete.
-
-    Raises:
-        DataError: for any other space.
-    """
+    """Width A of a flat action: the size of a Box, 1 for Discrete; refuses any other space."""
     if isinstance(space, spaces.Discrete):
         return 1
     if isinstance(space, spaces.Box) and not _is_image(space) and math.prod(space.shape) > 0:
@@ -93,8 +87,7 @@ def one_line(space: spaces.Space) -> str:
 def flatten_observation(layout: tuple[Part, ...], observation: Any, owner: str) -> np.ndarray:
     """Observation(s) of any leading dimensions as one float32 array (..., S).
 
-    Raises:
-        DataError: when a key is missing or a shape differs from the layout's.
+    Gymnasium's own `flatten` takes one sample at a time, and keeps the order of keys and the type that a space has.
     """
     flat = [_flatten_part(part, _pick(part, observation, owner), owner) for part in layout]
     if len({array.shape[:-1] for array in flat}) > 1:
@@ -129,39 +122,24 @@ def in_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
     return cast if np.array_equal(cast, array) else array
 
 
-def space_to_dict(space: spaces.Space) -> dict[str, Any]:
-    """A supported space as a JSON-able dictionary; infinite bounds are the strings `inf` and `-inf`."""
-    if isinstance(space, spaces.Dict):
-        return {"type": "Dict", "spaces": {key: space_to_dict(space.spaces[key]) for key in sorted(space.spaces)}}
-    if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.Box):
-        bounds = {"low": _numbers(space.low), "high": _numbers(space.high)}
-        return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
-    raise DataError(f"A space of type {_describe(space)} cannot be saved; {SUPPORTED}.")
+def space_to_json(space: spaces.Space) -> str:
+    """A supported space as Minari writes it: JSON in a string, since its infinities are none for other parsers."""
+    return serialize_space(space)
 
 
-def space_from_dict(values: Mapping[str, Any]) -> spaces.Space:
-    """The inverse of `space_to_dict`."""
-    kind = values.get("type")
-    if kind == "Dict":
-        return spaces.Dict({key: space_from_dict(inner) for key, inner in values["spaces"].items()})
-    if kind == "Discrete":
-        return spaces.Discrete(values["n"], start=values["start"])
-    if kind == "Box":
-        dtype: Any = np.dtype(values["dtype"])
-        shape = tuple(values["shape"])
-        low, high = (
-            np.array([float(x) if isinstance(x, str) else x for x in values[key]], dtype=dtype).reshape(shape)
-            for key in ("low", "high")
-        )
-        return spaces.Box(low, high, shape, dtype=dtype)
-    raise DataError(f"A saved space has the unknown type {kind!r}; {SUPPORTED}.")
+def space_from_json(saved: str | Mapping[str, Any]) -> spaces.Space:
+    """The inverse of `space_to_json`; also reads the dictionaries that earlier versions wrote."""
+    return deserialize_space(saved if isinstance(saved, str) else _as_minari(saved))
 
 
-def _numbers(bounds: np.ndarray) -> list[float | int | str]:
-    # JSON has no infinity; a string keeps the file readable by every parser.
-    return [x if np.isfinite(x) else str(x) for x in bounds.ravel().tolist()]
+def _as_minari(saved: Mapping[str, Any]) -> dict[str, Any]:
+    if saved["type"] == "Dict":
+        return {"type": "Dict", "subspaces": {key: _as_minari(inner) for key, inner in saved["spaces"].items()}}
+    if saved["type"] != "Box":
+        return dict(saved)
+    # Flat lists, with the strings inf and -inf for infinite bounds.
+    bounds = {key: np.array([float(x) if isinstance(x, str) else x for x in saved[key]]) for key in ("low", "high")}
+    return {**saved, **{key: values.reshape(saved["shape"]).tolist() for key, values in bounds.items()}}
 
 
 def _describe(space: spaces.Space) -> str:

@@ -1,22 +1,21 @@
 """What `trajplan datasets show` tells of a dataset, as plain numbers and as text."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from trajplan.data.columns import mean_and_deviation, row_blocks
-from trajplan.data.dataset import OfflineDataset
+from trajplan.data.columns import mean_and_std, row_blocks
+from trajplan.data.episodes import Episodes
 from trajplan.data.info import DatasetInfo
 from trajplan.data.spaces import HOW_TO_BOUND, has_bounds
 
 
-def summarize(dataset: OfflineDataset) -> dict[str, Any]:
+def summarize(dataset: Episodes) -> dict[str, Any]:
     """JSON-able numbers: sizes, episode lengths and returns, normalised scores, how episodes end, ranges.
 
-    Deviations are over the population. `normalized` is None without reference scores; its deviation is scaled by the
-    reference range only.
+    `deviation` is the standard deviation over the population. `normalized` is None without reference scores; there the
+    deviation is scaled by the reference range only.
     """
     info = dataset.info
     reference = info.reference
@@ -24,7 +23,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
     normalized = None
     if reference is not None:
         normalized = {key: float(reference.normalize(value)) for key, value in returns.items() if key != "deviation"}
-        normalized["deviation"] = float(reference.normalize_deviation(returns["deviation"]))
+        normalized["deviation"] = float(reference.normalize_std(returns["deviation"]))
     observations = _ranges(dataset.observations)
     actions = _ranges(dataset.actions)
     return {
@@ -43,7 +42,7 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
         "reward": _spread(dataset.rewards) | {"zero_fraction": float(np.mean(np.asarray(dataset.rewards) == 0.0))},
         "reference": reference and {"min": reference.min, "max": reference.max, "source": reference.source},
         "normalized": normalized,
-        "episodes_ending_in": episode_ends(dataset),
+        "episodes_ending_in": {end: int(which.sum()) for end, which in dataset.episode_ends().items()},
         "actions_out_of_bounds": _out_of_bounds(dataset),
         "observations": [
             {"name": name, **row} for name, row in zip(observation_names(info), observations, strict=True)
@@ -53,27 +52,18 @@ def summarize(dataset: OfflineDataset) -> dict[str, Any]:
     }
 
 
-def episode_ends(dataset: OfflineDataset) -> dict[str, int]:
-    """How many episodes end in a terminal, a timeout, both or neither."""
-    last = dataset.offsets[1:] - 1
-    ended, cut = np.asarray(dataset.terminations[last]), np.asarray(dataset.truncations[last])
-    return {
-        "terminal": int(np.sum(ended & ~cut)),
-        "timeout": int(np.sum(cut & ~ended)),
-        "both": int(np.sum(ended & cut)),
-        "neither": int(np.sum(~ended & ~cut)),
-    }
-
-
-def describe(dataset: OfflineDataset) -> str:
+def describe(dataset: Episodes) -> str:
     """What `print(dataset)` shows, in a few lines; of the arrays only rewards and flags are read."""
-    info, lengths, returns = dataset.info, dataset.lengths, dataset.returns
+    info, lengths = dataset.info, dataset.lengths
     reference = info.reference
     shortest, longest = int(lengths.min()), int(lengths.max())
     steps = f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
     kinds = {"terminal": "a terminal", "timeout": "a time limit", "both": "both", "neither": "neither (just stop)"}
-    ends = [f"{count:,} in {kinds[kind]}" for kind, count in episode_ends(dataset).items() if count]
-    sources = [f"    {s.id}: {_sizes(s.num_episodes, s.num_transitions)}" for s in info.sources]
+    ends = [f"{which.sum():,} in {kinds[end]}" for end, which in dataset.episode_ends().items() if which.any()]
+    sources = [
+        f"    {s.id}: {_counted(s.num_episodes, 'episode')}, {_counted(s.num_transitions, 'transition')}"
+        for s in info.sources
+    ]
     lines = [
         f"dataset {dataset.id}",
         f"  environment   {info.env_spec.id if info.env_spec else 'not recorded'}",
@@ -82,19 +72,42 @@ def describe(dataset: OfflineDataset) -> str:
         f"  episodes end  {', '.join(ends)}",
         f"  observations  {_observations(info)}",
         f"  actions       {_actions(info)}",
-        f"  return        {returns.mean():.6g} ± {returns.std():.4g}, from {returns.min():.6g} to {returns.max():.6g}",
+        f"  return        {_line(_spread(dataset.returns))}",
     ]
     if reference is not None:
-        score, deviation = reference.normalize(returns.mean()), reference.normalize_deviation(returns.std())
+        score, std = reference.normalize(dataset.returns.mean()), reference.normalize_std(dataset.returns.std())
         scale = f"0 is {reference.min:g} and 100 is {reference.max:g}, from {reference.source}"
-        lines.append(f"  score         {score:.1f} ± {deviation:.1f}, where {scale}")
+        lines.append(f"  score         {score:.1f} ± {std:.1f}, where {scale}")
+    return "\n".join(lines)
+
+
+def describe_in_full(dataset: Episodes, summary: dict[str, Any]) -> str:
+    """What `datasets show` prints: `describe`, and what `summarize` found by reading every array."""
+    reward = summary["reward"]
+    lines = [describe(dataset)]
+    if summary["normalized"] is None:
+        lines.append("  score         no reference scores are known; only raw returns can be reported")
+    lines += [
+        f"  reward        {_line(reward)}; {100 * reward['zero_fraction']:.1f} % are 0",
+        f"  length        {_line(summary['length'])}",
+        f"  tokens        {summary['tokens_per_transition']} per transition",
+    ]
+    if summary["actions_out_of_bounds"]:
+        lines.append(f"  out of bounds {summary['actions_out_of_bounds']:,} action values lie outside the action space")
+    rows = [("observation", row) for row in summary["observations"]] + [("action", row) for row in summary["actions"]]
+    width = max(len(f"{kind} {row['name']}") for kind, row in rows)
+    lines += ["", f"  {'dimension':<{width}}  {'min':>11} {'mean':>11} {'max':>11} {'std':>11}"]
+    for kind, row in rows:
+        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "deviation"))
+        lines.append(f"  {kind + ' ' + row['name']:<{width}}  {numbers}")
+    lines += ["", "  read with " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items())]
     return "\n".join(lines)
 
 
 def _observations(info: DatasetInfo) -> str:
     parts = info.observation_layout
     named = [f"{part.name} {part.size}" for part in parts if part.path]
-    return _dimensions(info.observation_dim) + (f": {', '.join(named)}" if named else "")
+    return _counted(info.observation_dim, "dimension") + (f": {', '.join(named)}" if named else "")
 
 
 def _actions(info: DatasetInfo) -> str:
@@ -102,7 +115,7 @@ def _actions(info: DatasetInfo) -> str:
     if isinstance(space, spaces.Discrete):
         return f"{space.n} discrete, {space.start} to {space.start + space.n - 1}"
     assert isinstance(space, spaces.Box)
-    size = _dimensions(info.action_dim)
+    size = _counted(info.action_dim, "dimension")
     if not has_bounds(space):
         return f"{size} without bounds, which baselines need: {HOW_TO_BOUND}"
     low, high = np.unique(space.low), np.unique(space.high)
@@ -111,52 +124,8 @@ def _actions(info: DatasetInfo) -> str:
     return f"{size}, bounds between {low[0]:g} and {high[-1]:g}"
 
 
-def _dimensions(count: int) -> str:
-    return _counted(count, "dimension")
-
-
-def _sizes(episodes: int, transitions: int) -> str:
-    return f"{_counted(episodes, 'episode')}, {_counted(transitions, 'transition')}"
-
-
 def _counted(count: int, name: str) -> str:
     return f"{count:,} {name}" + ("" if count == 1 else "s")
-
-
-def describe_summary(summary: dict[str, Any]) -> str:
-    """The summary as the text that `datasets show` prints."""
-    normalized, reference, ends = summary["normalized"], summary["reference"], summary["episodes_ending_in"]
-    kind = f"{summary['num_actions']} discrete" if summary["num_actions"] else f"{summary['action_dim']} continuous"
-    lines = [
-        f"{summary['id']}",
-        f"  environment    {summary['environment'] or 'not recorded'}",
-        f"  episodes       {summary['num_episodes']:,}",
-        f"  transitions    {summary['num_transitions']:,}",
-        f"  observations   {summary['observation_dim']} dimensions",
-        f"  actions        {kind}" + (" dimensions" if not summary["num_actions"] else " actions"),
-        f"  tokens         {summary['tokens_per_transition']} a transition",
-        f"  length         {_line(summary['length'])}",
-        f"  return         {_line(summary['return'])}",
-        "  normalised     "
-        + (_line(normalized) if normalized else "no reference scores are known; only raw returns can be reported"),
-        "  reference      "
-        + (f"{reference['min']:g} to {reference['max']:g}, from {reference['source']}" if reference else "-"),
-        f"  reward         {_line(summary['reward'])}, {100 * summary['reward']['zero_fraction']:.1f} % are 0",
-        f"  episodes end   in a terminal {ends['terminal']:,}, a timeout {ends['timeout']:,}, "
-        f"both {ends['both']:,}, neither {ends['neither']:,}",
-    ]
-    if summary["actions_out_of_bounds"]:
-        lines.append(
-            f"  out of bounds  {summary['actions_out_of_bounds']:,} action values lie outside the action space"
-        )
-    rows = [("observation", row) for row in summary["observations"]] + [("action", row) for row in summary["actions"]]
-    width = max(len(f"{kind} {row['name']}") for kind, row in rows)
-    lines += ["", f"  {'dimension':<{width}}  {'min':>11} {'mean':>11} {'max':>11} {'deviation':>11}"]
-    for kind, row in rows:
-        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "deviation"))
-        lines.append(f"  {kind + ' ' + row['name']:<{width}}  {numbers}")
-    lines += ["", "  read with " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items())]
-    return "\n".join(lines)
 
 
 def observation_names(info: DatasetInfo) -> list[str]:
@@ -183,17 +152,16 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def _ranges(array: np.ndarray) -> list[dict[str, float]]:
-    mean, deviation = mean_and_deviation(array)
+    mean, std = mean_and_std(array)
     low = np.min([block.min(0) for block in row_blocks(array)], axis=0)
     high = np.max([block.max(0) for block in row_blocks(array)], axis=0)
-    columns: Sequence[np.ndarray] = (low, mean, high, deviation)
     return [
         dict(zip(("min", "mean", "max", "deviation"), map(float, row), strict=True))
-        for row in zip(*columns, strict=True)
+        for row in zip(low, mean, high, std, strict=True)
     ]
 
 
-def _out_of_bounds(dataset: OfflineDataset) -> int:
+def _out_of_bounds(dataset: Episodes) -> int:
     space = dataset.info.action_space
     if not isinstance(space, spaces.Box):
         return 0
@@ -202,7 +170,4 @@ def _out_of_bounds(dataset: OfflineDataset) -> int:
 
 
 def _line(spread: dict[str, float]) -> str:
-    return (
-        f"mean {spread['mean']:.6g}, deviation {spread['deviation']:.4g}, "
-        f"min {spread['min']:.6g}, max {spread['max']:.6g}"
-    )
+    return f"{spread['mean']:.6g} ± {spread['deviation']:.4g}, from {spread['min']:.6g} to {spread['max']:.6g}"

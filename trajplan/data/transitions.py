@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from trajplan.data.dataset import OfflineDataset
-from trajplan.errors import DataError
+from trajplan.data.episodes import Episodes
 
 
 @dataclass(frozen=True)
 class Batch:
     """B transitions. `terminations` is True at real ends only: a time limit does not stop the bootstrap.
 
-    The last three are there where `Transitions` was given a discount. They tell what came after, up to the end of the
-    episode; what its value is worth beyond an end that is no real one is for the method to say.
+    The last three are set where `Transitions` was given a discount. They describe the rest of the episode; how to value
+    what follows an episode that was cut off is up to the method.
     """
 
     observations: torch.Tensor  # (B, S) float32
@@ -34,15 +33,15 @@ class Transitions:
     On the CPU the arrays are used where they lie (memory-mapped ones too); on another device they are copied to it.
 
     Args:
-        dataset: what they are taken from.
+        dataset: where they are taken from.
         episodes: numbers of the chosen ones; None: all.
         device: where batches are made.
-        discount: of the returns that batches come with; None: without.
+        discount: adds returns to the batches; None: leaves them out.
     """
 
     def __init__(
         self,
-        dataset: OfflineDataset,
+        dataset: Episodes,
         *,
         episodes: np.ndarray | None = None,
         device: Any = "cpu",
@@ -51,7 +50,7 @@ class Transitions:
         self._device = torch.device(device)
         self._rows: torch.Tensor | None = None
         if episodes is not None:
-            chosen = check_episodes(dataset, episodes)
+            chosen = dataset.chosen(episodes)
             lengths = dataset.lengths[chosen]
             before = np.cumsum(lengths) - lengths
             rows = np.repeat(dataset.offsets[chosen] - before, lengths) + np.arange(lengths.sum())
@@ -103,14 +102,11 @@ class Transitions:
         )
 
 
-def discounted(dataset: OfflineDataset, discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `Batch` tells of the rest of an episode, for a whole dataset.
+def discounted(dataset: Episodes, discount: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `Batch` says about the rest of an episode, for a whole dataset.
 
     Returns:
         Returns (N,) float32, weights of the last observations (N,) float32, and their rows in the store (E,) int64.
-
-    Raises:
-        ConfigError: for a discount out of range.
     """
     returns = dataset.rewards + discount * dataset.returns_to_go(discount, None)
     left = np.repeat(dataset.offsets[1:], dataset.lengths) - np.arange(dataset.num_transitions)
@@ -126,28 +122,9 @@ def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def sliding(table: torch.Tensor, length: int) -> torch.Tensor:
-    """All stretches of `length` rows of a contiguous table (R, ...), each as one flat row of an overlapping view.
+    """All runs of `length` rows of a contiguous table (R, ...), each as one flat row of an overlapping view.
 
-    Gathering from it copies whole stretches of memory instead of single rows.
+    Gathering from it copies contiguous memory instead of single rows.
     """
     width = table[0].numel()
     return table.as_strided((len(table) - length + 1, length * width), (width, 1))
-
-
-def check_episodes(dataset: OfflineDataset, episodes: np.ndarray | None) -> np.ndarray:
-    """Chosen episode numbers as int64, all of them for None.
-
-    Raises:
-        DataError: for none at all, or one that the dataset does not have.
-    """
-    if episodes is None:
-        return np.arange(dataset.num_episodes)
-    chosen = np.asarray(episodes, dtype=np.int64).reshape(-1)
-    if len(chosen) == 0:
-        raise DataError(f"dataset {dataset.id!r}: no episodes were chosen.")
-    if chosen.min() < 0 or chosen.max() >= dataset.num_episodes:
-        raise DataError(
-            f"dataset {dataset.id!r} has episodes 0 to {dataset.num_episodes - 1}; "
-            f"{int(chosen.min() if chosen.min() < 0 else chosen.max())} is not one of them."
-        )
-    return chosen

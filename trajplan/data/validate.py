@@ -33,10 +33,9 @@ def check_episode(raw: Any, info: DatasetInfo, index: int) -> Episode:
         info: the dataset's spaces and name.
         index: the episode's number, for messages.
 
-    Raises:
-        DataError: naming dataset, episode and field, for a missing field, an empty episode, lengths that disagree,
-            shapes or types that do not fit the spaces, values that are not finite as float32, Discrete actions out of
-            range, and an end (a flag) before the last step.
+    Refused, naming dataset, episode and field, are a missing field, an empty episode, lengths that disagree, shapes or
+    types that do not fit the spaces, values that are not finite as float32, Discrete actions out of range, and an end
+    (a flag) before the last step.
     """
     where = f"dataset {info.id!r}, episode {index}"
     fields = {name: _field(raw, name, where) for name in FIELDS}
@@ -71,7 +70,7 @@ def _vector(values: Any, name: str, where: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise DataError(f"{where}: {name} has shape {array.shape}; it needs one number a step.")
+        raise DataError(f"{where}: {name} has shape {array.shape}; it needs one number per step.")
     return array
 
 
@@ -104,7 +103,7 @@ def _actions(values: Any, info: DatasetInfo, length: int, where: str) -> np.ndar
         raise DataError(f"{where}: actions has shape {array.shape} for {length} rewards; it needs {length} rows.")
     if isinstance(space, spaces.Discrete):
         if array.shape not in ((length,), (length, 1)):
-            needed = f"actions has shape {array.shape}; Discrete actions need one index a step."
+            needed = f"actions has shape {array.shape}; Discrete actions need one index per step."
             raise DataError(f"{where}: {_of_environment(needed, info)}")
         legal = (flat == np.rint(flat)) & (flat >= space.start) & (flat < space.start + space.n)
         if not legal.all():

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trajplan.data.dataset import OfflineDataset
-from trajplan.data.transitions import as_tensor, check_episodes, sliding
+from trajplan.data.episodes import Episodes
+from trajplan.data.transitions import as_tensor, sliding
 from trajplan.errors import ConfigError
 
 
@@ -25,18 +25,18 @@ class WindowBatch:
 class Windows:
     """Every transition of the chosen episodes (with a stride, every `stride`-th of each) starts one window.
 
-    A window never leaves its episode: what sticks out is padding, marked by `valid == False`. A window's transitions
-    are the rows that `gather_rows` gives, which also index whatever else is kept one row a transition (tokens).
+    A window never leaves its episode: beyond its end is padding, marked by `valid == False`. The rows that
+    `gather_rows` gives index whatever has one row per transition, such as tokens.
 
     Attributes:
-        length: T, transitions a window.
+        length: T, transitions per window.
         starts: (W,) int64, the row of each window's first transition.
         ends: (W,) int64, one past the row of the last transition of its episode.
     """
 
     def __init__(
         self,
-        dataset: OfflineDataset,
+        dataset: Episodes,
         length: int,
         *,
         stride: int = 1,
@@ -48,7 +48,7 @@ class Windows:
         self.length = length
         self._dataset = dataset
         self._device = torch.device(device)
-        chosen = check_episodes(dataset, episodes)
+        chosen = dataset.chosen(episodes)
         counts = -(-dataset.lengths[chosen] // stride)
         before = np.cumsum(counts) - counts
         starts = np.repeat(dataset.offsets[chosen] - before * stride, counts) + np.arange(counts.sum()) * stride
@@ -96,7 +96,7 @@ class Windows:
 
     @cached_property
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # Only when asked for: who gathers tokens by rows does not need the arrays on the device.
+        # Made when first needed: training on tokens gathers rows and does not need the arrays on the device.
         dataset = self._dataset
         arrays = (dataset.observations, dataset.actions, dataset.rewards)
         observations, actions, rewards = (as_tensor(array, self._device) for array in arrays)

@@ -7,7 +7,7 @@ import numpy as np
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.run_state import Evaluate
 from trajplan.baselines.engine.scaling import reward_transform
-from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.environments import environment_maker, quiet_simulators, try_environment

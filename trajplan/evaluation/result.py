@@ -18,12 +18,14 @@ class Evaluation:
         path: that file, or None where no output was asked for.
         videos: files that were filmed.
         picture: the drawn plans, or None.
+        viewer: the page of an episode's plans, or None.
     """
 
     report: dict[str, Any]
     path: Path | None = None
     videos: list[Path] = field(default_factory=list)
     picture: Path | None = None
+    viewer: Path | None = None
 
     @property
     def returns(self) -> np.ndarray:

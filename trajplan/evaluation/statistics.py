@@ -1,42 +1,22 @@
 """From the returns of a few episodes to a mean and how far it can be trusted."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 INTERVAL_METHOD = "Student t"
 
 
-@functools.cache
-def student_t_quantile(degrees: int, confidence: float = 0.95) -> float:
-    """The t with P(|T| < t) = `confidence` for `degrees` degrees of freedom.
-
-    With t = sqrt(degrees) tan(x) the density of |T| becomes proportional to cos(x)^(degrees - 1) on [0, pi/2], which
-    Gauss-Legendre integrates to full precision; x is then found by bisection.
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    log_total = 0.5 * math.log(math.pi) + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2) - math.log(2)
-
-    def probability(angle: float) -> float:
-        integral = angle / 2 * np.sum(weights * np.cos(angle * (nodes + 1) / 2) ** (degrees - 1))
-        return float(integral / math.exp(log_total))
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if probability(middle) < confidence else (low, middle)
-    return math.sqrt(degrees) * math.tan(low)
-
-
-def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
-    """The Student t confidence interval (low, high) of the mean of independent values; None for fewer than two."""
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
+    """The 95 % Student t confidence interval (low, high) of the mean of independent values; None for fewer than two."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return None
-    half = student_t_quantile(len(values) - 1, confidence) * values.std(ddof=1) / math.sqrt(len(values))
+    quantile = float(stdtrit(len(values) - 1, 0.975))
+    half = quantile * values.std(ddof=1) / math.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 
@@ -55,7 +35,7 @@ def describe(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 
 def normalized(description: dict[str, Any], minimum: float, maximum: float) -> dict[str, Any]:
-    """`describe` of scores 100 (x - minimum) / (maximum - minimum): places shift too, the deviation only scales."""
+    """`describe` of scores 100 (x - minimum) / (maximum - minimum): places shift too, the std only scales."""
     scale = 100 / (maximum - minimum)
 
     def place(value: float) -> float:

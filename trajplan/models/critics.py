@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from trajplan.models.distributions import Choice, Distribution
+from trajplan.models.distributions import Categorical, Distribution
 from trajplan.models.networks import Dimensions, EnsembleMLP, mlp
 
 M = TypeVar("M", bound=nn.Module)
@@ -80,7 +80,7 @@ def value_and_entropy(
     negative log-probability.
     """
     if isinstance(critic, DiscreteTwinQ):
-        assert isinstance(distribution, Choice)
+        assert isinstance(distribution, Categorical)
         log_probs = distribution.log_probs
         probs = log_probs.exp()
         return (probs * critic.values(observations).amin(0)).sum(-1), -(probs * log_probs).sum(-1)

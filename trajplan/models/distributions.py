@@ -19,7 +19,7 @@ BOUND = 1 - 1e-5
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-class SquashedNormal:
+class TanhNormal:
     """tanh of a Gaussian (Haarnoja et al. 2018, appendix C).
 
     Args:
@@ -43,7 +43,7 @@ class SquashedNormal:
         """Reparametrised."""
         noise = torch.randn(_with_count(self.mean, count), device=self.mean.device)
         raw = self.mean + self.log_std.exp() * noise
-        # Written in the noise, which is exact, and not in (raw - mean) / deviation, which rounds.
+        # Written in the noise, which is exact, and not in (raw - mean) / std, which rounds.
         log_prob = -0.5 * noise.square() - self.log_std - HALF_LOG_TWO_PI - _log_slope_of_tanh(raw)
         return torch.tanh(raw), log_prob.sum(-1)
 
@@ -86,7 +86,7 @@ class Point:
         return actions, actions.new_zeros(actions.shape[:-1])
 
 
-class Choice:
+class Categorical:
     """A distribution over Discrete actions.
 
     Args:
@@ -120,7 +120,7 @@ class Choice:
         return index.T[..., None].to(log_probs.dtype), chosen.T
 
 
-Distribution = SquashedNormal | ClippedNormal | Point | Choice
+Distribution = TanhNormal | ClippedNormal | Point | Categorical
 
 
 def _with_count(mean: Tensor, count: int | None) -> tuple[int, ...]:

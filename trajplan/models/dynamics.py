@@ -26,7 +26,7 @@ LOG_VARIANCE = (-10.0, 0.5)
 BOUND_LOSS = 0.01
 # L2 decay of the weights of the first hidden layers; of later hidden ones the last; then of the output layer.
 HIDDEN_DECAY, OUTPUT_DECAY = (2.5e-5, 5e-5, 7.5e-5), 1e-4
-SMALLEST_DEVIATION = 1e-6
+SMALLEST_STD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Prediction:
     """What members say of B transitions.
 
     Attributes:
-        mean, deviation: (M, B, D) of the Gaussian.
+        mean, std: (M, B, D) of the Gaussian.
         end: (M, B) log-odds of a terminal; None without a terminal head.
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
     end: Tensor | None
 
 
@@ -75,9 +75,9 @@ class DynamicsEnsemble(nn.Module):
     """
 
     input_mean: Tensor
-    input_deviation: Tensor
+    input_std: Tensor
     target_mean: Tensor
-    target_deviation: Tensor
+    target_std: Tensor
     low: Tensor
     high: Tensor
     elites: Tensor
@@ -95,7 +95,7 @@ class DynamicsEnsemble(nn.Module):
         self.max_log_variance = nn.Parameter(torch.full((members, 1, targets), LOG_VARIANCE[1]))
         for name, size in (("input", inputs), ("target", targets)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_deviation", torch.ones(size))
+            self.register_buffer(f"{name}_std", torch.ones(size))
         self.register_buffer("low", torch.full((targets,), -torch.inf))
         self.register_buffer("high", torch.full((targets,), torch.inf))
         self.register_buffer("elites", torch.arange(elites))
@@ -109,10 +109,10 @@ class DynamicsEnsemble(nn.Module):
         """
         for name, values in (("input", inputs), ("target", targets)):
             getattr(self, f"{name}_mean").copy_(values.double().mean(0))
-            getattr(self, f"{name}_deviation").copy_(values.double().std(0, correction=0))
+            getattr(self, f"{name}_std").copy_(values.double().std(0, correction=0))
         # A constant input says nothing, whatever it is divided by; a constant target has to stay constant.
-        self.input_deviation[self.input_deviation < SMALLEST_DEVIATION] = 1
-        self.target_deviation.clamp_(min=SMALLEST_DEVIATION)
+        self.input_std[self.input_std < SMALLEST_STD] = 1
+        self.target_std.clamp_(min=SMALLEST_STD)
         size = targets.shape[-1] - 1
         outcomes = torch.cat([inputs[:, :size] + targets[:, :size], targets[:, size:]], dim=-1)
         low, high = outcomes.amin(0), outcomes.amax(0)
@@ -121,7 +121,7 @@ class DynamicsEnsemble(nn.Module):
 
     def standardised(self, inputs: Tensor, chosen: Tensor | None = None) -> Prediction:
         """The Gaussians of standardised targets: inputs (B, I) or (M, B, I), of the members `chosen` or of all."""
-        outputs = self.networks((inputs - self.input_mean) / self.input_deviation, chosen)
+        outputs = self.networks((inputs - self.input_mean) / self.input_std, chosen)
         size = len(self.target_mean)
         bounds = (self.min_log_variance, self.max_log_variance)
         low, high = (bound if chosen is None else bound[chosen] for bound in bounds)
@@ -133,8 +133,8 @@ class DynamicsEnsemble(nn.Module):
     def predict(self, observations: Tensor, actions: Tensor, chosen: Tensor | None = None) -> Prediction:
         """The Gaussians in the environment's units: (B, S) and (B, A), or (M, B, ...), of the members `chosen`."""
         prediction = self.standardised(torch.cat([observations, actions], dim=-1), chosen)
-        mean = self.target_mean + prediction.mean * self.target_deviation
-        return Prediction(mean, prediction.deviation * self.target_deviation, prediction.end)
+        mean = self.target_mean + prediction.mean * self.target_std
+        return Prediction(mean, prediction.std * self.target_std, prediction.end)
 
     def losses(self, inputs: Tensor, targets: Tensor, terminations: Tensor) -> Tensor:
         """What every member is trained on, (M,): twice the mean negative log-likelihood without its constant.
@@ -148,8 +148,8 @@ class DynamicsEnsemble(nn.Module):
             terminations: (M, B) bool.
         """
         prediction = self.standardised(inputs)
-        error = (targets - self.target_mean) / self.target_deviation - prediction.mean
-        likelihood = (error / prediction.deviation).square() + 2 * prediction.deviation.log()
+        error = (targets - self.target_mean) / self.target_std - prediction.mean
+        likelihood = (error / prediction.std).square() + 2 * prediction.std.log()
         width = (self.max_log_variance - self.min_log_variance).sum((1, 2))
         bounds = BOUND_LOSS / len(width) * width
         return likelihood.mean((1, 2)) + bounds + self._end_loss(prediction, terminations)
@@ -160,7 +160,7 @@ class DynamicsEnsemble(nn.Module):
         Arguments as for `losses`, the same for all members: (B, I), (B, D) and (B,).
         """
         prediction = self.standardised(inputs)
-        error = (targets - self.target_mean) / self.target_deviation - prediction.mean
+        error = (targets - self.target_mean) / self.target_std - prediction.mean
         return error.square().mean((1, 2)) + self._end_loss(prediction, terminations)
 
     def _end_loss(self, prediction: Prediction, terminations: Tensor) -> Tensor | float:
@@ -184,16 +184,16 @@ class DynamicsEnsemble(nn.Module):
     def step(self, observations: Tensor, actions: Tensor, uncertainty: Uncertainty | None = None) -> Step:
         """Sample what follows from (B, S) and (B, A), of an elite that is drawn for every row anew."""
         if uncertainty is None:
-            mean, deviation, end = self._of_one_elite_each(observations, actions)
+            mean, std, end = self._of_one_elite_each(observations, actions)
             doubt = None
         else:
             prediction = self.predict(observations, actions, self.elites)
             doubt = uncertainty_of(prediction, uncertainty)
             drawn = torch.randint(len(self.elites), (len(observations),), device=observations.device)
             rows = torch.arange(len(observations), device=observations.device)
-            mean, deviation = prediction.mean[drawn, rows], prediction.deviation[drawn, rows]
+            mean, std = prediction.mean[drawn, rows], prediction.std[drawn, rows]
             end = None if prediction.end is None else prediction.end[drawn, rows]
-        values = mean + deviation * torch.randn_like(mean)
+        values = mean + std * torch.randn_like(mean)
         next_observations = (observations + values[:, :-1]).clamp(self.low[:-1], self.high[:-1])
         rewards = values[:, -1].clamp(self.low[-1], self.high[-1])
         return Step(next_observations, rewards, self._terminations(next_observations, end), doubt)
@@ -208,8 +208,8 @@ class DynamicsEnsemble(nn.Module):
         shuffled = self.elites[torch.randperm(elites, device=order.device)]
         prediction = self.predict(observations[hands], actions[hands], shuffled)
         back = torch.argsort(order)
-        mean, deviation = (part.flatten(0, 1)[back] for part in (prediction.mean, prediction.deviation))
-        return mean, deviation, None if prediction.end is None else prediction.end.flatten()[back]
+        mean, std = (part.flatten(0, 1)[back] for part in (prediction.mean, prediction.std))
+        return mean, std, None if prediction.end is None else prediction.end.flatten()[back]
 
     def _terminations(self, next_observations: Tensor, end: Tensor | None) -> Tensor:
         if self.rule is not None:
@@ -224,9 +224,9 @@ def uncertainty_of(prediction: Prediction, kind: Uncertainty) -> Tensor:
 
     Args:
         prediction: of (M, B, D).
-        kind: `max-deviation` is the largest norm of a member's deviations (Yu et al. 2020); `disagreement` the largest
-            distance of a member's mean from the mean of all.
+        kind: `max-deviation` is the largest norm of a member's standard deviations (Yu et al. 2020); `disagreement` the
+            largest distance of a member's mean from the mean of all.
     """
     if kind == "max-deviation":
-        return prediction.deviation.norm(dim=-1).amax(0)
+        return prediction.std.norm(dim=-1).amax(0)
     return (prediction.mean - prediction.mean.mean(0)).norm(dim=-1).amax(0)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from trajplan.models.distributions import Choice, ClippedNormal, Point, SquashedNormal
+from trajplan.models.distributions import Categorical, ClippedNormal, Point, TanhNormal
 from trajplan.models.networks import Dimensions, mlp
 
 
 class SquashedGaussian(nn.Module):
-    """tanh of a Gaussian whose mean and deviation depend on the observation (Haarnoja et al. 2018, appendix C)."""
+    """tanh of a Gaussian that depends on the observation (Haarnoja et al. 2018, appendix C)."""
 
     LOG_STD = (-20.0, 2.0)
 
@@ -16,14 +16,14 @@ class SquashedGaussian(nn.Module):
         super().__init__()
         self.network = mlp(dimensions.observation_dim, hidden, 2 * dimensions.action_dim, dropout)
 
-    def forward(self, observations: Tensor) -> SquashedNormal:
+    def forward(self, observations: Tensor) -> TanhNormal:
         """The distribution at each of (B, S)."""
         mean, log_std = self.network(observations).chunk(2, dim=-1)
-        return SquashedNormal(mean, log_std.clamp(*self.LOG_STD))
+        return TanhNormal(mean, log_std.clamp(*self.LOG_STD))
 
     @torch.no_grad()
     def shift_log_std(self, by: float) -> None:
-        """Multiply the deviations by exp(`by`), for training to start from."""
+        """Multiply the standard deviations by exp(`by`), for training to start from."""
         last = self.network[-1]
         assert isinstance(last, nn.Linear)
         _, log_std = last.bias.chunk(2)
@@ -31,7 +31,7 @@ class SquashedGaussian(nn.Module):
 
 
 class BoundedGaussian(nn.Module):
-    """A Gaussian, not squashed, with tanh-bounded mean and deviations of its own (Kostrikov et al. 2022)."""
+    """A Gaussian, not squashed, with tanh-bounded mean and its own standard deviation (Kostrikov et al. 2022)."""
 
     LOG_STD = (-5.0, 2.0)
 
@@ -57,7 +57,7 @@ class Deterministic(nn.Module):
         return Point(torch.tanh(self.network(observations)))
 
 
-class Categorical(nn.Module):
+class CategoricalPolicy(nn.Module):
     """A distribution over Discrete actions."""
 
     def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> None:
@@ -65,12 +65,12 @@ class Categorical(nn.Module):
         assert dimensions.num_actions is not None
         self.network = mlp(dimensions.observation_dim, hidden, dimensions.num_actions, dropout)
 
-    def forward(self, observations: Tensor) -> Choice:
+    def forward(self, observations: Tensor) -> Categorical:
         """The distribution at each of (B, S)."""
-        return Choice(self.network(observations))
+        return Categorical(self.network(observations))
 
 
-Policy = SquashedGaussian | BoundedGaussian | Deterministic | Categorical
+Policy = SquashedGaussian | BoundedGaussian | Deterministic | CategoricalPolicy
 
 CONTINUOUS: dict[str, type[SquashedGaussian | BoundedGaussian | Deterministic]] = {
     "squashed": SquashedGaussian,
@@ -82,5 +82,5 @@ CONTINUOUS: dict[str, type[SquashedGaussian | BoundedGaussian | Deterministic]] 
 def make_policy(kind: str, dimensions: Dimensions, hidden: tuple[int, ...], dropout: float = 0.0) -> Policy:
     """The policy of a kind of `CONTINUOUS`; for Discrete actions it is categorical whatever the kind."""
     if dimensions.num_actions is not None:
-        return Categorical(dimensions, hidden, dropout)
+        return CategoricalPolicy(dimensions, hidden, dropout)
     return CONTINUOUS[kind](dimensions, hidden, dropout)

@@ -1,18 +1,17 @@
 """metrics.jsonl, one JSON object a line."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from trajplan.errors import CheckpointError
-from trajplan.files import PARTIAL, fsync, writing
+from trajplan.files import fsync, replacing, writing
 
 NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """The run's numbers by update; every line is flushed, and a resumed run continues where its checkpoint stands.
+    """The run's numbers by update; every line is flushed, and a resumed run goes on where its state stands.
 
     Attributes:
         last: the last line that was there before; empty if there was none.
@@ -20,10 +19,6 @@ class MetricsFile:
     Args:
         folder: the model folder.
         update: the updates done; lines of later ones, and a half-written line, are dropped.
-
-    Raises:
-        CheckpointError: as `read_metrics` says, if `update` is above 0; if the file cannot be written, here and in the
-            methods.
     """
 
     def __init__(self, folder: Path, update: int = 0) -> None:
@@ -32,10 +27,9 @@ class MetricsFile:
             [line for line in read_metrics(folder) if line["update"] <= update] if update else []
         )
         self.last = kept[-1] if kept else {}
-        temporary = folder / (PARTIAL + NAME)
         with writing(self.path):
-            temporary.write_text("".join(_line(values) for values in kept))
-            os.replace(temporary, self.path)
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(_line(values) for values in kept))
             self._file = self.path.open("a")
 
     def write(self, values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Tensors on disk, as safetensors."""
 
-import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,34 +9,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trajplan.errors import CheckpointError
-from trajplan.files import PARTIAL, fsync, writing
+from trajplan.files import replacing, writing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write safetensors to `path`, atomically.
-
-    Raises:
-        CheckpointError: if they cannot be written.
-    """
-    temporary = path.with_name(PARTIAL + path.name)
-    with writing(path):
+    """Write safetensors to `path`, atomically."""
+    with writing(path), replacing(path) as temporary:
         # safetensors writes files that only their owner can read; this one keeps the mode of any other new file.
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
         temporary.chmod(mode)
-        fsync(temporary)
-        os.replace(temporary, path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
+    """The tensors of a safetensors file, on the CPU; `…_deviation`, as earlier versions wrote it, is `…_std`."""
     try:
-        return load_file(path)
+        return {re.sub("_deviation$", "_std", name): tensor for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
 

@@ -44,39 +44,17 @@ def check_trackers(names: list[str]) -> None:
             raise ConfigError(f"Tracker {name!r} needs the package {package}: pip install {package}.")
 
 
-class Trackers:
-    """What mirrors the metrics of a run that needs nothing else of accelerate.
-
-    Args:
-        trackers: the setting; empty: nothing is mirrored.
-        folder: the run's, in which trackers that write files have a folder.
-        settings: of the run, to be kept beside its metrics.
-        cpu: whether the run is on a CPU.
-    """
-
-    def __init__(self, trackers: str, folder: Path, settings: dict[str, Any], *, cpu: bool) -> None:
-        names = tracker_names(trackers)
-        self._accelerator = _started(names, folder, settings, cpu) if names else None
-
-    def log(self, values: dict[str, Any]) -> None:
-        """Send a line of metrics.jsonl."""
-        if self._accelerator is not None:
-            numbers = {name: value for name, value in values.items() if name != "update"}
-            self._accelerator.log(numbers, step=values["update"])
-
-    def close(self) -> None:
-        """Tell them that the run has ended."""
-        if self._accelerator is not None:
-            self._accelerator.end_training()
-
-
-def _started(names: list[str], folder: Path, settings: dict[str, Any], cpu: bool) -> "Accelerator":
+def tracking(trackers: str, folder: Path) -> dict[str, Any]:
+    """What accelerate needs to know of the trackers of the run in a folder, as arguments of its `Accelerator`."""
     # Here, as a run without trackers needs no accelerate.
-    from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
     project = ProjectConfiguration(str(folder), logging_dir=str(folder / FOLDER))
-    accelerator = Accelerator(cpu=cpu, log_with=names, project_config=project)
+    return {"log_with": tracker_names(trackers) or None, "project_config": project}
+
+
+def start_trackers(accelerator: "Accelerator", settings: dict[str, Any]) -> "Accelerator":
+    """Start the trackers of an accelerator, which keep the settings of the run beside its metrics."""
     known = {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}
     accelerator.init_trackers("trajplan", config=known)
     return accelerator

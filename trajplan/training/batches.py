@@ -136,19 +136,23 @@ class WindowOrder:
         return self._permutations[epoch]
 
 
+def check_batch(config: TrainConfig, processes: int) -> None:
+    """Refuse a batch that so many processes cannot share in equal parts."""
+    if config.batch_size % (config.accumulation * processes):
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, which {processes} processes x {config.accumulation} accumulation "
+            "steps do not divide."
+        )
+
+
 class TrainingBatches:
     """The training data of one process: its slice of every global batch, in `accumulation` parts."""
 
     def __init__(self, table: TokenTable, windows: Windows, config: TrainConfig, rank: int, processes: int) -> None:
         self.table, self.windows = table, windows
         self.order = WindowOrder(len(windows), config.batch_size, config.seed)
-        parts = config.accumulation * processes
-        if config.batch_size % parts:
-            raise ConfigError(
-                f"batch_size is {config.batch_size}, which {processes} processes x {config.accumulation} accumulation "
-                "steps do not divide."
-            )
-        size = config.batch_size // parts
+        check_batch(config, processes)
+        size = config.batch_size // (config.accumulation * processes)
         self._slices = [
             slice((i * processes + rank) * size, (i * processes + rank + 1) * size) for i in range(config.accumulation)
         ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trajplan.training import state
+from trajplan.training.sharded import full_weights
 
 # The loss has risen when so many measurements in a row were not better, and the last is worse by so much of the best.
 RISEN_MEASUREMENTS, RISEN_SHARE = 3, 0.01
@@ -33,7 +33,7 @@ class Best:
         """Take note of a measurement after `update`; a collective call."""
         if math.isfinite(loss) and (self.loss is None or loss < self.loss):
             # Copies, as on a CPU the full weights may be the model's own memory.
-            weights = {name: tensor.clone() for name, tensor in state.full_weights(model).items()}
+            weights = {name: tensor.clone() for name, tensor in full_weights(model).items()}
             self.update, self.loss, self.waited, self.weights = update, loss, 0, weights
         else:
             self.waited += 1

@@ -37,11 +37,7 @@ class LoadedCheckpoint:
 
 
 def save_settings(folder: Path, tokenizer: Tokenizer, info: DatasetInfo, config: TrainConfig) -> None:
-    """Write what stays the same during a run: tokenizer, dataset.json, training.json.
-
-    Raises:
-        CheckpointError: if they cannot be written.
-    """
+    """Write what stays the same during a run: tokenizer, dataset.json, training.json."""
     with writing(folder):
         tokenizer.save(folder)
     targets = {"discount": config.discount, "termination_penalty": config.termination_penalty}
@@ -61,9 +57,6 @@ def save_model(folder: Path, model: TrajectoryTransformer, weights: dict[str, Te
         folder: the model folder.
         model: whose config is written.
         weights: its full state, on the CPU.
-
-    Raises:
-        CheckpointError: if they cannot be written.
     """
     temporary = folder / f"{PARTIAL}model"
     with writing(folder / WEIGHTS):

@@ -8,7 +8,6 @@ changes nothing but the speed.
 import math
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -18,38 +17,30 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, TrajplanError
-from trajplan.files import remove_partial
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
+from trajplan.runs import folder as run_folder
+from trajplan.runs import state
 from trajplan.runs.interrupt import Interrupt
-from trajplan.runs.metrics import MetricsFile
-from trajplan.runs.trackers import FOLDER, check_trackers, tracker_names
+from trajplan.runs.record import Record
+from trajplan.runs.result import TrainResult
+from trajplan.runs.trackers import start_trackers, tracking
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.tokenizers.tokenizer import Tokenizer
-from trajplan.training import checkpoint, state
+from trajplan.training import checkpoint
 from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
 from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.optimizer import learning_rate, make_optimizer
+from trajplan.training.preflight import preflight
 from trajplan.training.progress import Progress
-from trajplan.training.result import TrainResult
-from trajplan.training.resume import (
-    STATES,
-    check_same_dataset,
-    check_same_settings,
-    holds_run,
-    make_run_folder,
-    newest_checkpoint,
-    other_settings,
-    refuse_existing,
-)
+from trajplan.training.resume import check_same_settings
 from trajplan.training.run_state import Run, restore, save
 
 
@@ -95,39 +86,29 @@ def train(
         dataset: what to learn.
         output: the folder; made if it is not there.
         config: settings, whose open ones (`updates`, `precision`) are settled here.
-        resume: continue the run in `output` from its newest whole checkpoint (or from the start, if none was saved),
+        resume: resume the run in `output` from its newest complete state (or from the start, if none was saved),
             exactly: the losses and weights become those of a run that was never stopped.
         device: where it trains, such as "cpu"; None: a GPU if there is one.
         begun: called once, on the main process, when the folder of a new run has been made.
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
-            its model is there and its checkpoints are not; if `output` holds other files that would be written over; if
-            a file cannot be written.
+            its model is there and its states are not; if `output` holds other files that would be overwritten; if a
+            file cannot be written.
         ConfigError: if the batch cannot be divided, or a tracker is not installed.
         TrajplanError: if a loss is not finite; the weights of that update are not applied.
     """
     folder = Path(output)
-    continued = resume and holds_run(folder)
-    if not continued:
-        refuse_existing(folder, resume=resume)
-    training, held_out = np.arange(dataset.num_episodes), None
-    if config.held_out > 0:
-        training, held_out = dataset.split(config.held_out, config.seed)
+    resumed = run_folder.resumes(folder, resume)
+    training, held_out = preflight(dataset, config)
     windows = int(dataset.lengths[training].sum())
     config = config.resolved(windows=windows, bf16=supports_bf16(device))
-    if continued:
-        check_same_dataset(folder, dataset.info)
+    if resumed:
+        run_folder.check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
-    step = newest_checkpoint(folder) if continued else None
-    trackers = tracker_names(config.trackers)
-    check_trackers(trackers)
-    accelerator = Accelerator(
-        cpu=not uses_gpu(device),
-        mixed_precision=config.precision,
-        log_with=trackers or None,
-        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / FOLDER)),
-    )
+    step = run_folder.newest_checkpoint(folder) if resumed else None
+    keywords = tracking(config.trackers, folder)
+    accelerator = Accelerator(cpu=not uses_gpu(device), mixed_precision=config.precision, **keywords)
     tokenizer = Tokenizer.load(folder) if step else _fit_tokenizer(dataset, config)
     table = TokenTable(dataset, tokenizer, config, accelerator.device)
     rank, processes = accelerator.process_index, accelerator.num_processes
@@ -145,13 +126,12 @@ def train(
         if accelerator.is_main_process:
             checkpoint.save_training(folder, config)
     elif accelerator.is_main_process:
-        make_run_folder(folder)
-        remove_partial(folder)
-        checkpoint.save_settings(folder, tokenizer, dataset.info, config)
+        run_folder.make_run_folder(folder)
         begun(folder)
+        checkpoint.save_settings(folder, tokenizer, dataset.info, config)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        state.clean(folder / STATES)
+        state.clean(folder)
     return _loop(run)
 
 
@@ -220,14 +200,11 @@ def _loop(run: Run) -> TrainResult:
     config, accelerator = run.config, run.accelerator
     total = config.updates or 0
     main = accelerator.is_main_process
-    metrics = MetricsFile(run.folder, run.done) if main else None
-    if config.trackers:
-        accelerator.init_trackers("trajplan", config=to_dict(config))
-    values: dict[str, Any] = metrics.last if metrics else {}
+    trackers = start_trackers(accelerator, to_dict(config)) if config.trackers else None
+    record = Record(run.folder, run.done, run.seconds, trackers, main=main)
     wanted = False
     if main:
         _announce(run)
-    started = time.perf_counter() - run.seconds
     with Interrupt() as interrupt, Progress(run.done, total, config, run.raw, main) as progress:
         tell_time(run, lambda: _compute(run, False), progress.write)
         progress.start()
@@ -239,22 +216,17 @@ def _loop(run: Run) -> TrainResult:
             speed = progress.speed
             losses = _held_out_losses(run)
             # After the measurement, which a run's time includes.
-            run.seconds = time.perf_counter() - started
+            run.seconds = record.seconds
             if logged or losses:
                 values = {"update": run.done, "epoch": run.batches.order.epoch_of(run.done)} | stats
                 values |= losses | {"seconds": round(run.seconds, 3), "tokens_per_second": round(speed)}
-                if metrics:
-                    metrics.write(values)
-                accelerator.log({k: v for k, v in values.items() if k != "update"}, step=run.done)
+                record.write(values)
                 progress.show(values, run.best)
             if run.over or wanted or run.done % config.save_every == 0:
-                if metrics:
-                    metrics.sync()
+                record.sync()
                 save(run)
-    if metrics:
-        metrics.close()
-    accelerator.end_training()
-    return TrainResult(run.done, not run.over, values, run.kept, run.best.loss, run.stopped_early)
+    record.close()
+    return TrainResult(run.done, not run.over, record.last, run.kept, run.best.loss, run.stopped_early)
 
 
 def _announce(run: Run) -> None:
@@ -307,10 +279,10 @@ def _compute(run: Run, interrupted: bool) -> tuple[dict[str, float], bool]:
 
 
 def _stop_not_finite(run: Run, name: str, value: float) -> None:
-    last = state.newest_state(run.folder / STATES)
+    last = state.newest_state(run.folder / state.STATES)
     episodes = ", ".join(map(str, run.batches.episodes(run.done)))
     raise TrajplanError(
         f"The {name} is {value} at update {run.done + 1}, which was not applied; its batch drew on the episodes "
         f"{episodes}; the last good checkpoint is {last or 'none, as none was saved yet'}. "
-        f"{other_settings(run.folder)}"
+        f"{run_folder.other_settings(run.folder)}"
     )

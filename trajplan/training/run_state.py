@@ -1,4 +1,4 @@
-"""A run of pretraining, and how its checkpoint and its model folder are written and read."""
+"""A run of pretraining, and how its states and its model folder are written and read."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -11,13 +11,14 @@ from torch import nn
 
 from trajplan.files import RUN, read_json, write_json
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
-from trajplan.training import checkpoint, state
+from trajplan.runs import state
+from trajplan.runs.folder import check_same_state
+from trajplan.training import checkpoint, sharded
 from trajplan.training.batches import TrainingBatches
 from trajplan.training.best import Best
 from trajplan.training.config import TrainConfig
 from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.optimizer import learning_rate
-from trajplan.training.resume import STATES, check_same_state
 
 
 @dataclass
@@ -55,26 +56,22 @@ class Run:
 
 def save(run: Run) -> None:
     """Write a training state, then the model folder; every process takes part, the main one writes."""
-    weights = state.full_weights(run.model)
-    moments = state.full_moments(run.model, run.optimizer)
-    random = state.random_states(run.accelerator)
+    weights = sharded.full_weights(run.model)
+    moments = sharded.full_moments(run.model, run.optimizer)
+    random = sharded.all_random_states(run.accelerator)
     if run.accelerator.is_main_process:
         about = run.about | {"update": run.done, "seconds": run.seconds, "best": run.best.about()}
         kept = weights if run.kept == run.done else run.best.weights
-        state.save_state(run.folder / STATES, weights, moments, random, about, None if kept is weights else kept)
+        state.save_state(run.folder / state.STATES, weights, moments, random, about, None if kept is weights else kept)
         _save_kept(run, kept)
     run.accelerator.wait_for_everyone()
 
 
 def restore(run: Run, step: Path) -> None:
-    """Go back to the checkpoint in the folder `step`; a collective call.
-
-    Raises:
-        CheckpointError: if it does not fit the run.
-    """
+    """Go back to the state in the folder `step`; a collective call."""
     about = read_json(step / "state.json")
     check_same_state(step, about, run.about["fingerprint"], run.accelerator.num_processes)
-    state.restore(step, run.model, run.optimizer, run.accelerator)
+    sharded.restore(step, run.model, run.optimizer, run.accelerator)
     run.done, run.seconds = about["update"], about["seconds"]
     # Checkpoints of earlier versions name no best weights: the first measurement from here on is the best so far.
     run.best = Best(**about.get("best", {}))

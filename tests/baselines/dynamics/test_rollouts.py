@@ -176,7 +176,7 @@ def test_an_empty_ring_is_restored_as_one():
 
 @pytest.mark.parametrize(("share", "real"), [(0.05, 2), (0.5, 16), (0.001, 1), (1.0, 32)])
 def test_a_batch_is_first_data_then_rollouts(made, walks, share, real):
-    rollouts, method = made(real_share=share)
+    rollouts, method = made(real_ratio=share)
     rollouts.roll_out(method.policy)
     batch = rollouts.mixed_batch(32)
     assert rollouts.config.real_rows(32) == real

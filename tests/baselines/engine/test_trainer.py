@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from trajplan.baselines.engine import checkpoint
 from trajplan.baselines.engine.checkpoint import load_baseline
 from trajplan.baselines.engine.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.registry import METHODS
-from trajplan.baselines.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, TrajplanError
+from trajplan.runs import state
 from trajplan.runs.metrics import read_metrics
-from trajplan.training import state
 
 TIMES = ("seconds", "updates_per_second")
 
@@ -240,7 +240,7 @@ def test_updates_see_the_best_episodes_alone_and_transformed_rewards(name, walks
 
     monkeypatch.setattr(method, "update", watch)
     settings = quick(best_episodes=0.25, reward_transform="times-ten-minus-five", standardize=False)
-    config = small(name, real_share=1.0) if name == "mopo" else small(name)
+    config = small(name, real_ratio=1.0) if name == "mopo" else small(name)
     run(walks, tmp_path, name, config, settings)
     best = np.sort(np.argsort(-walks.returns)[:2])
     transitions = walks.transitions(episodes=best)
@@ -288,7 +288,7 @@ def test_a_model_without_a_checkpoint_is_not_started_anew(walks, small, quick, t
     for step in (tmp_path / "training_state").iterdir():
         shutil.rmtree(step) if lost == "gone" else (step / "random.safetensors").write_bytes(b"")
     before = content(tmp_path)
-    with pytest.raises(CheckpointError, match="holds a model but no whole checkpoint in training_state/"):
+    with pytest.raises(CheckpointError, match="holds a model but no complete checkpoint in training_state/"):
         run(walks, tmp_path, name, small(name), quick(), resume=True)
     assert content(tmp_path) == before
 
@@ -296,7 +296,7 @@ def test_a_model_without_a_checkpoint_is_not_started_anew(walks, small, quick, t
 @pytest.mark.parametrize("resume", [False, True])
 def test_files_that_are_no_runs_are_not_overwritten(walks, small, quick, tmp_path, resume):
     (tmp_path / "config.json").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"already holds config\.json, which training would write over: choose"):
+    with pytest.raises(CheckpointError, match=r"already holds config\.json, which training would overwrite: choose"):
         run(walks, tmp_path, "bc", small("bc"), quick(), resume=resume)
     assert content(tmp_path) == {tmp_path / "config.json": b"mine"}
     assert len(list(tmp_path.iterdir())) == 1
@@ -315,7 +315,7 @@ def test_a_run_stopped_while_it_wrote_its_settings_begins_again_when_it_is_resum
     with pytest.raises(Stopped):
         run(walks, tmp_path, "bc", small("bc"), quick())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(CheckpointError, match="already holds a run: resume it with --resume"):
         run(walks, tmp_path, "bc", small("bc"), quick())
     assert run(walks, tmp_path, "bc", small("bc"), quick(), resume=True).updates == 12
 
@@ -334,7 +334,7 @@ def test_damaged_folders_are_named(walks, small, quick, tmp_path):
     for change, message in (
         ({"observation_dim": 7}, "mixed up: observation_dim is 7 in config.json and 3 in dataset.json"),
         ({"method": "iql", "settings": {}}, "does not fit its config.json"),
-        ({"method": "ppo"}, "cannot read: There is no method 'ppo'"),
+        ({"method": "ppo"}, "cannot read: Unknown method 'ppo'"),
         ({"model_type": "other"}, "holds a model of type 'other'"),
         ({"settings": {"depth": 3}}, "has no setting 'depth'"),
     ):

@@ -155,8 +155,8 @@ def test_existing_id_is_refused_before_anything_is_collected(root):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"dataset_id": "no-version"}, "is no Minari id"),
-        ({"dataset_id": "x/short-v0"}, "is no Minari id"),
+        ({"dataset_id": "no-version"}, "is not a Minari id"),
+        ({"dataset_id": "x/short-v0"}, "is not a Minari id"),
         ({"env_id": "Nowhere-v0"}, "'Nowhere-v0' is not registered"),
         ({"env_id": "no_such_module:Env-v0"}, "no_such_module"),
         ({"env_kwargs": {"gravitas": 1}}, "does not take the options"),
@@ -165,13 +165,13 @@ def test_existing_id_is_refused_before_anything_is_collected(root):
         ({"policy": "best"}, "random, waypoint or module:function"),
         ({"policy": "no_such_module:act"}, "cannot be imported"),
         ({"policy": "math:no_such_function"}, "no function 'no_such_function'"),
-        ({"policy": "waypoint"}, "PointMaze environments only"),
+        ({"policy": "waypoint"}, "needs a PointMaze environment"),
         ({"noise": [-1.0]}, "0 or more"),
         ({"noise": [0.5]}, "random policy takes no noise"),
         ({"env_id": "CartPole-v1", "policy": "math:cos", "noise": [0.5]}, "Box actions only"),
-        ({"noise": [0.5], "noise_correlation": 1.0}, "1 excluded"),
-        ({"noise_correlation": 0.5}, "where there is noise"),
-        ({"action_repeat": 0}, "at least 1 step"),
+        ({"noise": [0.5], "noise_correlation": 1.0}, "below 1, not"),
+        ({"noise_correlation": 0.5}, "needs noise"),
+        ({"action_repeat": 0}, "at least 1, not 0"),
         ({"env_id": "Blackjack-v1"}, "Tuple"),
     ],
 )

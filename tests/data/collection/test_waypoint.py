@@ -87,7 +87,7 @@ def test_it_walks_from_goal_to_goal_around_the_wall(env):
 
 
 def test_other_environments_and_walled_in_goals_are_refused(env):
-    with pytest.raises(ConfigError, match="PointMaze environments only"):
+    with pytest.raises(ConfigError, match="needs a PointMaze environment"):
         WaypointController(gym.make("CartPole-v1"))
     controller = WaypointController(env)
     with pytest.raises(ConfigError, match="no way through the maze"):

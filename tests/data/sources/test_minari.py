@@ -35,12 +35,8 @@ def offline(monkeypatch):
     monkeypatch.setattr(minari_source, "_reachable", lambda endpoint: False)
 
 
-@pytest.mark.parametrize("reader", ["own", "Minari's"])
-def test_equals_the_recorded_episodes(write_minari, episodes, data_root, monkeypatch, reader):
+def test_equals_the_recorded_episodes(write_minari, episodes, data_root):
     write_minari("toy/data-v0", episodes)
-    if reader == "Minari's":
-        # As for the formats that trajplan does not read by itself.
-        monkeypatch.setattr(minari_source, "_read_hdf5", minari_source._read_by_minari)
     first = OfflineDataset.from_minari("toy/data-v0")
     in_memory = OfflineDataset.from_episodes(episodes)
     for dataset in (first, OfflineDataset.from_minari("toy/data-v0")):
@@ -222,7 +218,7 @@ def test_an_id_that_does_not_exist_without_a_network(write_minari, episodes, off
 
 def test_a_download_that_fails_leaves_nothing(data_root, monkeypatch):
     folder = data_root[0] / "far" / "away-v0"
-    monkeypatch.setattr(minari_source, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(minari_source, "_remote_reachable", lambda: True)
 
     def broken(id, download=False):
         (folder / "data").mkdir(parents=True)
@@ -235,16 +231,16 @@ def test_a_download_that_fails_leaves_nothing(data_root, monkeypatch):
 
 
 def test_a_download_that_reports_success_without_files(data_root, monkeypatch):
-    monkeypatch.setattr(minari_source, "_reachable", lambda endpoint: True)
-    monkeypatch.setattr("minari.load_dataset", lambda id, download=False: None)
-    refused("far/away-v0", "cannot be read")
+    monkeypatch.setattr(minari_source, "_remote_reachable", lambda: True)
+    monkeypatch.setattr("minari.storage.hosting.download_dataset", lambda id: None)
+    refused("far/away-v0", "cannot be downloaded", "doesn't exist")
 
 
 def test_a_download_is_found_afterwards(write_minari, episodes, data_root, monkeypatch):
     stored = write_minari("toy/data-v0", episodes)
     elsewhere = data_root[0].parent / "remote"
     shutil.move(stored, elsewhere)
-    monkeypatch.setattr(minari_source, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(minari_source, "_remote_reachable", lambda: True)
     monkeypatch.setattr("minari.storage.hosting.download_dataset", lambda id: shutil.copytree(elsewhere, stored))
     assert OfflineDataset.from_minari("toy/data-v0").num_episodes == 4
 
@@ -258,13 +254,23 @@ def test_unreachable_is_found_out_quickly(monkeypatch):
 def test_list(write_minari, episodes, data_root):
     write_minari("toy/data-v0", episodes)
     write_minari("toy/other-v1", episodes)
+    write_minari("toy/third-v0", episodes)
     (data_root[0] / "toy" / "data-v0" / "data" / "metadata.json").write_text("{")
+    path = data_root[0] / "toy" / "third-v0" / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"total_steps": None}))
     (data_root[0] / ".building-x" / "toy-v0" / "data").mkdir(parents=True)
-    damaged, good = minari_source.list_datasets()
+    (good,), problems = minari_source.list_datasets()
     assert (good["id"], good["num_episodes"], good["num_transitions"]) == ("toy/other-v1", 4, 21)
-    assert good["problem"] is None
-    assert damaged["id"] == "toy/data-v0"
-    assert "metadata.json" in damaged["problem"]
+    assert good["environment"] is None
+    assert ["toy/data-v0" in problems[0], "toy/third-v0" in problems[1]] == [True, True]
+
+
+def test_a_folder_without_an_id_for_a_name(write_minari, episodes, data_root, offline):
+    write_minari("toy/data-v0", episodes)
+    (data_root[0] / "scratch" / "data").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot be listed .* Minari id"):
+        minari_source.list_datasets()
+    refused("toy/dat-v0", "without a network")
 
 
 def test_linked_folders_are_listed_and_suggested(write_minari, episodes, data_root, tmp_path, offline):
@@ -272,11 +278,27 @@ def test_linked_folders_are_listed_and_suggested(write_minari, episodes, data_ro
     root = data_root[0]
     (root / "toy").rename(tmp_path / "elsewhere")
     (root / "toy").symlink_to(tmp_path / "elsewhere")
-    (root / "same-v0").symlink_to(tmp_path / "elsewhere/data-v0")
-    for place, target in (("loop", root), ("elsewhere/back", root), ("elsewhere/up", tmp_path / "elsewhere")):
-        (tmp_path / place).symlink_to(target)
-    (root / "round").symlink_to(tmp_path / "loop")
-    assert [row["id"] for row in minari_source.list_datasets()] == ["same-v0", "toy/data-v0"]
+    rows, problems = minari_source.list_datasets()
+    assert ([row["id"] for row in rows], problems) == (["toy/data-v0"], [])
     assert OfflineDataset.from_minari("toy/data-v0").num_episodes == 4
-    with pytest.raises(DataError, match="Did you mean toy/data-v0"):
-        OfflineDataset.from_minari("toy/dat-v0")
+    refused("toy/dat-v0", "Did you mean toy/data-v0")
+
+
+def test_the_list_of_what_can_be_downloaded(data_root, monkeypatch, offline):
+    with pytest.raises(DataError, match="without a network"):
+        minari_source.list_datasets(remote=True)
+    monkeypatch.setattr(minari_source, "_remote_reachable", lambda: True)
+    metadata = {"total_episodes": 2, "total_steps": 9, "dataset_size": 1.5, "env_spec": '{"id": "Hopper-v5"}'}
+    monkeypatch.setattr("minari.list_remote_datasets", lambda compatible_minari_version: {"far/away-v0": metadata})
+    expected = {"id": "far/away-v0", "num_episodes": 2, "num_transitions": 9}
+    assert minari_source.list_datasets(remote=True) == (
+        [expected | {"megabytes": 1.5, "environment": "Hopper-v5"}],
+        [],
+    )
+
+    def broken(compatible_minari_version):
+        raise ConnectionError("connection reset\nby peer")
+
+    monkeypatch.setattr("minari.list_remote_datasets", broken)
+    with pytest.raises(DataError, match="cannot be listed: ConnectionError: connection reset"):
+        minari_source.list_datasets(remote=True)

@@ -41,9 +41,9 @@ def held_out_errors(
 
     Returns:
         JSON-able: `k_step`, a list by step of the number of states, mean and median error, error relative to the
-        data's deviations, and the rank correlation by kind of uncertainty; `reliability` by kind, mean uncertainty
-        and root mean squared error in bins of equally many one-step predictions; `calibration`, how many of the
-        recorded values lie within the central intervals of each level.
+        data's standard deviations, and the rank correlation by kind of uncertainty; `reliability` by kind, mean
+        uncertainty and root mean squared error in bins of equally many one-step predictions; `calibration`, how many of
+        the recorded values lie within the central intervals of each level.
     """
     device = scaling.mean.device
     rows, first, ahead = _starts(dataset, episodes)
@@ -109,9 +109,9 @@ def _taken(values: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor
 
 
 def _spread(dynamics: DynamicsEnsemble) -> Tensor:
-    """Deviations (D,) of the data's observations and rewards."""
-    size = len(dynamics.target_deviation) - 1
-    return torch.cat([dynamics.input_deviation[:size], dynamics.target_deviation[size:]])
+    """Standard deviations (D,) of the data's observations and rewards."""
+    size = len(dynamics.target_std) - 1
+    return torch.cat([dynamics.input_std[:size], dynamics.target_std[size:]])
 
 
 def _reliability(doubt: Tensor, error: Tensor) -> dict[str, list[float]]:
@@ -124,6 +124,6 @@ def _reliability(doubt: Tensor, error: Tensor) -> dict[str, list[float]]:
 
 
 def _coverage(prediction: Prediction, truth: Tensor) -> dict[str, list[float]]:
-    distance = ((truth - prediction.mean) / prediction.deviation).abs()
+    distance = ((truth - prediction.mean) / prediction.std).abs()
     bounds = [NormalDist().inv_cdf(0.5 + level / 2) for level in LEVELS]
     return {"level": list(LEVELS), "coverage": [(distance <= bound).float().mean().item() for bound in bounds]}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,16 +14,17 @@ from trajplan.baselines.dynamics.rollouts import ModelRollouts
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.dynamics.training import PROGRESS, new_ensemble, train_ensemble
 from trajplan.baselines.engine.checkpoint import saved_settings
+from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.scaling import Scaling
-from trajplan.baselines.sac import SAC
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Batch, Transitions
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json, write_json
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.policies import Policy
+from trajplan.runs.state import STATES
 from trajplan.runs.tensors import read_tensors, write_tensors
-from trajplan.training.resume import STATES
 
 WEIGHTS, REPORT = "dynamics.safetensors", "model_report.json"
 # Episodes in the model beside each evaluation in the environment.
@@ -31,20 +33,30 @@ EPISODES = 20
 REPORTED_STEPS = 10
 
 
+class PolicyMethod(Method, Protocol):
+    """A method whose policy can be rolled out.
+
+    Attributes:
+        policy: gives distributions over actions, on the device of the model.
+    """
+
+    policy: Policy
+
+
 @dataclass
 class LearnedModel:
     """A trained model and the rollouts in it.
 
     Attributes:
         rollouts: in the model, of the method's policy.
-        method: soft actor-critic or one built on it.
+        method: whose policy that is.
         starts: (n, S) first observations of episodes of the data, in the environment's units.
         horizon: steps of an episode in the model that does not end before.
         seconds: that the model's training took, in all processes.
     """
 
     rollouts: ModelRollouts
-    method: SAC
+    method: PolicyMethod
     starts: Tensor
     horizon: int
     seconds: float = 0.0
@@ -98,7 +110,7 @@ def draw_report(folder: Path) -> None:
 
 
 def prepare_model(
-    method: SAC,
+    method: PolicyMethod,
     dataset: OfflineDataset,
     transitions: Transitions,
     episodes: tuple[np.ndarray, np.ndarray],
@@ -126,11 +138,7 @@ def prepare_model(
         visible: whether to show progress.
 
     Returns:
-        The model, or None if its training was stopped: the next process goes on with it.
-
-    Raises:
-        TrajplanError: when the model's training diverges.
-        CheckpointError: when what an earlier process left does not fit.
+        The model, or None if its training was stopped: the next process resumes it.
     """
     path, states = folder / WEIGHTS, folder / STATES
     if path.exists():

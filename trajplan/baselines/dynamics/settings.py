@@ -1,19 +1,23 @@
-"""Settings that the methods with a dynamics model share; a method whose settings are of this class gets a model."""
+"""Settings of a learned dynamics model and of rollouts in it; a method whose settings are of this class gets a model.
+
+They say nothing of the method that learns from the model: a method's own settings are these and its learner's.
+"""
 
 import math
 from dataclasses import dataclass
 
-from trajplan.baselines.sac import SACConfig
-from trajplan.baselines.settings import check_share
+from trajplan.baselines.settings import check_positive, check_share
 from trajplan.config import option, require
 from trajplan.models.dynamics import Uncertainty
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelBasedConfig(SACConfig):
-    """Soft actor-critic on a mix of the data and rollouts of a dynamics model that is learned first."""
+class ModelBasedConfig:
+    """A method learns from a mix of the data and rollouts of a dynamics model, which is learned first."""
 
-    real_share: float = option(0.05, "share of the dataset's own transitions in a batch; the rest is the model's")
+    real_ratio: float = option(
+        0.05, "share of the dataset's own transitions in a batch; the rest is the model's", was="real_share"
+    )
     rollout_length: int = option(5, "steps of a model rollout, which starts at an observation of the data")
     rollout_starts: int = option(50_000, "rollouts at a time")
     rollout_every: int = option(1000, "updates between two times of rolling out")
@@ -27,11 +31,8 @@ class ModelBasedConfig(SACConfig):
     model_held_out: float = option(0.1, "share of the episodes that the ensemble is not trained on but measured by")
     model_patience: int = option(5, "the ensemble's training ends after so many epochs without a better held-out loss")
     model_max_epochs: int | None = option(None, "it ends after so many epochs in any case (none: no such limit)")
-    actor_learning_rate: float = option(1e-4, "Adam's learning rate for the policy, falling to 0 along a cosine")
-    temperature_learning_rate: float = option(1e-4, "Adam's learning rate for the entropy's weight")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         counts = ("rollout_length", "rollout_starts", "rollout_every", "rollout_keep", "model_elites", "model_layers")
         for name in (*counts, "model_width", "model_batch_size", "model_patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
@@ -39,7 +40,8 @@ class ModelBasedConfig(SACConfig):
         require(members >= self.model_elites, "model_members", members, "be at least model_elites")
         require(epochs is None or epochs >= 1, "model_max_epochs", epochs, "be at least 1 or none")
         require(0 < self.model_held_out < 1, "model_held_out", self.model_held_out, "lie between 0 and 1")
-        check_share(self, "real_share")
+        check_share(self, "real_ratio")
+        check_positive(self, "model_learning_rate")
 
     @property
     def model_hidden(self) -> tuple[int, ...]:
@@ -53,4 +55,4 @@ class ModelBasedConfig(SACConfig):
 
     def real_rows(self, batch_size: int) -> int:
         """How many rows of a batch, its first ones, are the dataset's own: at least one."""
-        return max(1, math.floor(self.real_share * batch_size + 0.5))
+        return max(1, math.floor(self.real_ratio * batch_size + 0.5))

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.engine.checkpoint import moments_of, random_states, restore_moments, restore_random_states
 from trajplan.baselines.engine.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
@@ -25,8 +24,9 @@ from trajplan.errors import CheckpointError, DataError, TrajplanError
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.termination import termination_rule
 from trajplan.runs.bar import Bar
+from trajplan.runs.folder import other_settings
+from trajplan.runs.state import moments_of, random_states, restore_moments, restore_random_states
 from trajplan.runs.tensors import read_tensors, write_tensors
-from trajplan.training.resume import other_settings
 
 PROGRESS = "dynamics-training.safetensors"
 # A member's held-out loss is better if it fell by more than this share.
@@ -64,11 +64,7 @@ class Trained:
 def model_split(
     dataset: OfflineDataset, chosen: np.ndarray | None, config: ModelBasedConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out episodes of the ensemble among the chosen ones (None: all), at least one each.
-
-    Raises:
-        DataError: when there are fewer than two.
-    """
+    """Training and held-out episodes of the ensemble among the chosen ones (None: all), at least one each."""
     count = dataset.num_episodes if chosen is None else len(chosen)
     if count < 2:
         raise DataError(
@@ -113,7 +109,7 @@ def train_ensemble(
     stopped: Callable[[], bool],
     visible: bool,
 ) -> Trained | None:
-    """Train the ensemble of a run, or go on where an earlier process stopped.
+    """Train the ensemble of a run, or resume where an earlier process stopped.
 
     Args:
         dataset: untransformed.
@@ -127,17 +123,13 @@ def train_ensemble(
 
     Returns:
         The ensemble with every member's best weights and the elites, or None if it was stopped.
-
-    Raises:
-        CheckpointError: if what an earlier process left does not fit.
-        TrajplanError: if a held-out loss is not finite.
     """
     device = scaling.mean.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         data, held_out = (table_of(dataset, part, scaling, device) for part in episodes)
         ends = bool(np.asarray(dataset.terminations).any())
-        learner = Learner(new_ensemble(dataset.info, config, ends).to(device), config)
+        learner = EnsembleTrainer(new_ensemble(dataset.info, config, ends).to(device), config)
         learner.ensemble.fit_scales(data.inputs, data.targets)
         rows = len(data.inputs)
         # Every member's own sample with replacement; drawn again, and the same, on resume.
@@ -151,7 +143,7 @@ def train_ensemble(
             learner.measure(held_out)
         learner.check(folder)
         started = time.perf_counter() - learner.seconds
-        while learner.goes_on():
+        while learner.unfinished():
             with Bar(0, math.ceil(rows / config.model_batch_size), visible, leave=False) as bar:
                 for index in _batches(samples, config.model_batch_size):
                     learner.update(Table(data.inputs[index], data.targets[index], data.terminations[index]))
@@ -175,7 +167,7 @@ def contradictions(ensemble: DynamicsEnsemble, tables: Iterable[Table]) -> int |
     return int(sum(part.sum() for part in said))
 
 
-class Learner:
+class EnsembleTrainer:
     """The ensemble in training: optimiser, each member's best weights, held-out losses and seconds so far."""
 
     def __init__(self, ensemble: DynamicsEnsemble, config: ModelBasedConfig) -> None:
@@ -200,7 +192,7 @@ class Learner:
             file=sys.stderr,
         )
 
-    def goes_on(self) -> bool:
+    def unfinished(self) -> bool:
         """Whether there is another epoch to train."""
         most = self.config.model_max_epochs
         return self.idle < self.config.model_patience and (most is None or len(self.history) <= most)
@@ -227,11 +219,7 @@ class Learner:
         self.history.append(losses)
 
     def check(self, folder: Path) -> None:
-        """Stop at the first held-out loss that is not finite: a member that has diverged does not come back.
-
-        Raises:
-            TrajplanError: saying what to do with the run's folder.
-        """
+        """Stop at the first held-out loss that is not finite: a member that has diverged does not come back."""
         if not self.history[-1].isfinite().all():
             raise TrajplanError(
                 f"The dynamics model's held-out losses are {self.history[-1].tolist()} after epoch "
@@ -264,11 +252,7 @@ class Learner:
 
     @torch.no_grad()
     def restore(self, path: Path, device: torch.device) -> None:
-        """The inverse of `save`.
-
-        Raises:
-            CheckpointError: if the file is damaged or of another ensemble.
-        """
+        """The inverse of `save`."""
         parts = read_tensors(path)
         try:
             self.history, self.best_losses = list(parts["history"]), parts["best_losses"]
@@ -279,10 +263,10 @@ class Learner:
             moments = {key: value for key, value in parts.items() if key.startswith("moments/")}
             restore_moments({"moments": self.optimizer}, moments)
             random = {key.removeprefix("random/"): value for key, value in parts.items() if key.startswith("random/")}
-            restore_random_states(random, device)
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} does not fit the run's settings or is damaged: {reason}") from None
+        restore_random_states(path, random, device)
 
 
 def _batches(samples: Tensor, size: int) -> Iterator[Tensor]:

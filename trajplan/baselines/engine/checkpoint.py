@@ -14,8 +14,8 @@ from torch import Tensor
 from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.scaling import Scaling
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import RunConfig
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
@@ -24,7 +24,7 @@ from trajplan.models.networks import Dimensions
 from trajplan.runs.tensors import difference, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
-STATISTICS = ("observation_mean", "observation_deviation")
+STATISTICS = ("observation_mean", "observation_std")
 
 
 def save_settings(
@@ -50,7 +50,7 @@ def save_settings(
 
 def weights_of(method: Method, scaling: Scaling) -> dict[str, Tensor]:
     """What model.safetensors holds, on the CPU."""
-    statistics = dict(zip(STATISTICS, (scaling.mean, scaling.deviation), strict=True))
+    statistics = dict(zip(STATISTICS, (scaling.mean, scaling.std), strict=True))
     return {name: tensor.detach().cpu() for name, tensor in (dict(method.state_dict()) | statistics).items()}
 
 
@@ -108,44 +108,9 @@ def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, i
     if differs:
         raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")
     networks = dict(weights)
-    mean, deviation = (networks.pop(name) for name in STATISTICS)
+    mean, std = (networks.pop(name) for name in STATISTICS)
     method.load_state_dict(networks)
-    return Scaling.of(info, mean, deviation)
-
-
-def moments_of(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The states of named optimisers as `NAME/PARAMETER/MOMENT` tensors on the CPU."""
-    return {
-        f"{name}/{number}/{key}": value.detach().cpu()
-        for name, optimizer in optimizers.items()
-        for number, part in optimizer.state_dict()["state"].items()
-        for key, value in part.items()
-    }
-
-
-def restore_moments(optimizers: Mapping[str, torch.optim.Optimizer], moments: Mapping[str, Tensor]) -> None:
-    """Put what `moments_of` gave back; KeyError or ValueError if it does not fit."""
-    parts: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
-    for key, value in moments.items():
-        name, number, moment = key.split("/")
-        parts[name].setdefault(int(number), {})[moment] = value
-    for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": parts[name]})
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of torch's generators that a run on a device draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"device": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def restore_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put what `random_states` gave back; KeyError if it is of another kind of device."""
-    if states.keys() != random_states(device).keys():
-        raise KeyError(f"random states of {', '.join(states)}, on {device.type}")
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["device"], device)
+    return Scaling.of(info, mean, std)
 
 
 def _check_sizes(folder: Path, info: DatasetInfo) -> None:

@@ -3,8 +3,8 @@
 A method is a module with its networks (policy, critics, targets) and the optimisers of these. It sees observations
 standardised, continuous actions in [-1, 1] and rewards transformed, all by the trainer, once.
 
-A method that is soft actor-critic in a learned model of the dynamics needs no more than settings that extend
-`ModelBasedConfig`: the trainer then learns the model first, and its batches are data and rollouts of its policy.
+A method with a `policy` that is to learn in a model of the dynamics needs no more than settings that extend
+`ModelBasedConfig`: the trainer then learns the model first, and its batches are data and rollouts of the policy.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A run of the trainer, and how its checkpoint is written and read."""
+"""A run of the trainer, and how its states are written and read."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,14 +14,13 @@ from trajplan.baselines.engine import checkpoint
 from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.scaling import Scaling
-from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.transitions import Transitions
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json
+from trajplan.runs import state
 from trajplan.runs.tensors import read_tensors
-from trajplan.training import state
-from trajplan.training.resume import STATES
 
 # Before the names of the model's tensors in a checkpoint.
 MODEL = "model/"
@@ -49,42 +48,35 @@ class Run:
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint, and the model that users load."""
-    save_checkpoint(run)
+    """Write a state, and the model that users load."""
+    save_run_state(run)
     checkpoint.save_model(run.folder, checkpoint.weights_of(run.method, run.scaling))
 
 
-def save_checkpoint(run: Run) -> Path:
+def save_run_state(run: Run) -> Path:
     """Write what an exact resume needs; gives its folder."""
     weights = checkpoint.weights_of(run.method, run.scaling)
-    moments = checkpoint.moments_of(run.method.optimizers)
+    moments = state.moments_of(run.method.optimizers)
     # Large, and of no use to a run that is over.
     if run.model is not None and run.done < run.config.updates:
         moments |= {f"{MODEL}{name}": value for name, value in run.model.state().items()}
     about = run.about | {"update": run.done, "seconds": run.seconds}
-    return state.save_state(run.folder / STATES, weights, moments, checkpoint.random_states(run.device), about)
+    return state.save_state(run.folder / state.STATES, weights, moments, state.random_states(run.device), about)
 
 
 def restore(run: Run, step: Path) -> None:
-    """Go back to the checkpoint in the folder `step`.
-
-    Raises:
-        CheckpointError: if it is not of this method, or of another kind of device.
-    """
+    """Go back to the state in the folder `step`."""
     about = read_json(step / "state.json")
     weights, moments, random = (read_tensors(step / name) for name in state.FILES)
     checkpoint.restore_weights(step / state.FILES[0], weights, run.method, run.policy.info)
     rollouts = {name: moments.pop(name) for name in list(moments) if name.startswith(MODEL)}
     try:
-        checkpoint.restore_moments(run.method.optimizers, moments)
+        state.restore_moments(run.method.optimizers, moments)
         if run.model is not None and rollouts:
             run.model.restore({name.removeprefix(MODEL): value for name, value in rollouts.items()})
-        checkpoint.restore_random_states(random, run.device)
     except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{step} does not fit the method, or was written on another kind of device: {error}; resume with the "
-            "--device it was written on, or give another --output."
-        ) from None
+        raise CheckpointError(f"{step} does not fit the method: {error}; give another --output.") from None
+    state.restore_random_states(step, random, run.device)
     run.done, run.seconds = about["update"], about["seconds"]
     # The run may have been killed between writing its state and its model.
     if run.done:

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from trajplan.baselines.settings import RunConfig
+from trajplan.baselines.engine.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
@@ -20,7 +20,7 @@ from trajplan.errors import ConfigError
 FIXED_TRANSFORMS = {"none": (1.0, 0.0), "minus-one": (1.0, -1.0), "times-ten-minus-five": (10.0, -5.0)}
 
 # Keeps noise in a nearly constant dimension from being blown up.
-SMALLEST_DEVIATION = 1e-3
+SMALLEST_STD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Scaling:
     """Observations standardised, Box actions in [-1, 1], Discrete ones as they are.
 
     Attributes:
-        mean, deviation: (S,) float32 of the observations.
+        mean, std: (S,) float32 of the observations.
         low, high: (A,) float32, the Box; None for Discrete actions.
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
     low: Tensor | None
     high: Tensor | None
 
     @classmethod
-    def of(cls, info: DatasetInfo, mean: Tensor | None = None, deviation: Tensor | None = None) -> "Scaling":
+    def of(cls, info: DatasetInfo, mean: Tensor | None = None, std: Tensor | None = None) -> "Scaling":
         """The scaling for a dataset's spaces; without statistics observations stay as they are.
 
         Raises:
@@ -46,26 +46,26 @@ class Scaling:
         """
         size = info.observation_dim
         mean = torch.zeros(size) if mean is None else mean
-        deviation = torch.ones(size) if deviation is None else deviation
+        std = torch.ones(size) if std is None else std
         space = info.action_space
         if not isinstance(space, spaces.Box):
-            return cls(mean, deviation, None, None)
+            return cls(mean, std, None, None)
         low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
         _check_bounds(info, low, high)
-        return cls(mean, deviation, torch.from_numpy(low), torch.from_numpy(high))
+        return cls(mean, std, torch.from_numpy(low), torch.from_numpy(high))
 
     def to(self, device: torch.device) -> "Scaling":
         """The same on a device."""
-        parts = (self.mean, self.deviation, self.low, self.high)
+        parts = (self.mean, self.std, self.low, self.high)
         return Scaling(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
     def observations(self, observations: Tensor) -> Tensor:
         """(..., S), as the method sees them."""
-        return (observations - self.mean) / self.deviation
+        return (observations - self.mean) / self.std
 
     def environment_observations(self, observations: Tensor) -> Tensor:
         """The inverse, (..., S)."""
-        return self.mean + observations * self.deviation
+        return self.mean + observations * self.std
 
     def actions(self, actions: Tensor) -> Tensor:
         """Recorded actions (..., A), as the method sees them: what lies outside the Box is clipped to it."""
@@ -101,8 +101,8 @@ def fit_scaling(dataset: OfflineDataset, standardize: bool) -> Scaling:
     if not standardize:
         return Scaling.of(dataset.info)
     statistics = dataset.statistics()
-    deviation = torch.from_numpy(statistics.deviation).clamp(min=SMALLEST_DEVIATION)
-    return Scaling.of(dataset.info, torch.from_numpy(statistics.mean), deviation)
+    std = torch.from_numpy(statistics.std).clamp(min=SMALLEST_STD)
+    return Scaling.of(dataset.info, torch.from_numpy(statistics.mean), std)
 
 
 def scaled_dataset(

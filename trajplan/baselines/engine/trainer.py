@@ -1,15 +1,14 @@
-"""One trainer for all methods: batches from the device, metrics, checkpoints, exact resume, evaluation on the way.
+"""One trainer for all methods: batches from the device, metrics, states to resume from, evaluation on the way.
 
-Which transitions a batch holds, and every other random number, comes from torch's generators, whose states are part of
-a checkpoint: a run that was killed and resumed ends with the weights of one that was not.
+Which transitions a batch holds, and every other random number, comes from torch's generators, whose states are kept
+with the run's: a run that was killed and resumed ends with the weights of one that was not.
 
 A method whose settings are a `ModelBasedConfig` gets a dynamics model, learned before its first update; its batches are
-then the model's, and so is a part of the checkpoint. Nothing else tells the methods apart.
+then the model's, and so is a part of the run's state. Nothing else tells the methods apart.
 """
 
 import math
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +16,29 @@ import torch
 from torch import Tensor
 
 from trajplan.baselines.dynamics.learned_model import draw_report, prepare_model
-from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.dynamics.training import model_split
 from trajplan.baselines.engine import checkpoint
 from trajplan.baselines.engine.policy import BaselinePolicy
-from trajplan.baselines.engine.run_state import Evaluate, Run, fingerprint_of, restore, save, save_checkpoint
-from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, scaled_dataset, training_episodes
-from trajplan.baselines.engine.terminals import check_terminals
+from trajplan.baselines.engine.preflight import preflight
+from trajplan.baselines.engine.run_state import Evaluate, Run, fingerprint_of, restore, save, save_run_state
+from trajplan.baselines.engine.scaling import scaled_dataset
+from trajplan.baselines.engine.settings import FREE_ON_RESUME, RunConfig
 from trajplan.baselines.engine.updates import Updates
 from trajplan.baselines.registry import method_named
-from trajplan.baselines.settings import FREE_ON_RESUME, RunConfig
 from trajplan.config import changes, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.transitions import Batch
 from trajplan.devices import choose_device
 from trajplan.errors import CheckpointError, TrajplanError
-from trajplan.files import read_json, remove_partial
+from trajplan.files import read_json
 from trajplan.models.networks import Dimensions
+from trajplan.runs import folder as run_folder
+from trajplan.runs import state
 from trajplan.runs.bar import Bar
 from trajplan.runs.interrupt import Interrupt
-from trajplan.runs.metrics import MetricsFile, read_metrics
-from trajplan.runs.trackers import Trackers, check_trackers, tracker_names
-from trajplan.training import state
-from trajplan.training.result import TrainResult
-from trajplan.training.resume import (
-    STATES,
-    check_same_dataset,
-    check_same_state,
-    holds_run,
-    make_run_folder,
-    newest_checkpoint,
-    other_settings,
-    refuse_changes,
-    refuse_existing,
-)
+from trajplan.runs.metrics import read_metrics
+from trajplan.runs.record import Record
+from trajplan.runs.result import TrainResult
+from trajplan.runs.trackers import start_trackers, tracking
 
 
 def train(
@@ -73,7 +61,7 @@ def train(
         name: of the method in the registry.
         config: its settings, of the class that the registry names.
         run_config: settings of the run.
-        resume: continue the run in `output` from its newest whole checkpoint, exactly.
+        resume: resume the run in `output` from its newest complete state, exactly.
         evaluate: measures the policy every `eval_every` updates and at the end, such as `evaluation_for` of
             `trajplan.evaluation.during_training`; the numbers go to metrics.jsonl. None: it is never measured.
         device: where it trains; None: a GPU if there is one.
@@ -81,31 +69,19 @@ def train(
 
     Raises:
         CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, its
-            model is there and its checkpoints are not, it holds files that would be written over, or it cannot be
-            made.
-        ConfigError: for an unknown method or device, a method that does not fit the dataset's actions, or a tracker
-            that is not installed.
+            model is there and its states are not, it holds files that would be overwritten, or it cannot be made.
+        ConfigError: as `preflight` says, or for an unknown device.
         DataError: for a dataset that the method cannot learn from.
         TrajplanError: if a metric is not finite; nothing is saved then.
     """
-    folder, on = Path(output), choose_device(device)
-    check_trackers(tracker_names(run_config.trackers))
-    entry = method_named(name)
-    method_class = entry.method_class(dataset.info)
-    scaling = fit_scaling(dataset, run_config.standardize)
-    scale, shift = reward_transform(dataset, run_config.reward_transform)
-    episodes, seed = training_episodes(dataset, run_config), run_config.seed
-    # Here already, so that a dataset that does not allow it is refused before anything is written.
-    check_terminals(dataset, config)
-    split = model_split(dataset, episodes, config, seed) if isinstance(config, ModelBasedConfig) else None
-    continued = resume and holds_run(folder)
-    if continued:
-        check_same_dataset(folder, dataset.info)
+    folder, on, seed = Path(output), choose_device(device), run_config.seed
+    method_class, scaling, (scale, shift), episodes, split = preflight(dataset, name, config, run_config)
+    resumed = run_folder.resumes(folder, resume)
+    if resumed:
+        run_folder.check_same_dataset(folder, dataset.info)
         _check_same_settings(folder, name, config, run_config)
-    else:
-        refuse_existing(folder, resume=resume)
     seen = scaled_dataset(dataset, scaling, scale, shift)
-    discount = config.discount if entry.returns else None
+    discount = config.discount if method_named(name).returns else None
     transitions = seen.transitions(episodes=episodes, device=on, discount=discount)
     torch.manual_seed(seed)
     method = method_class(Dimensions.of(dataset.info), config).to(on)
@@ -114,20 +90,19 @@ def train(
     scaling = scaling.to(on)
     policy = BaselinePolicy(name, method, scaling, dataset.info)
     run = Run(name, run_config, folder, method, scaling, policy, transitions, evaluate, on, about)
-    step = newest_checkpoint(folder) if continued else None
+    step = run_folder.newest_checkpoint(folder) if resumed else None
     if step:
-        check_same_state(step, read_json(step / "state.json"), fingerprint, 1)
+        run_folder.check_same_state(step, read_json(step / "state.json"), fingerprint, 1)
     else:
-        make_run_folder(folder)
-        remove_partial(folder)
+        run_folder.make_run_folder(folder)
         transform = {"name": run_config.reward_transform, "scale": scale, "shift": shift}
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
-    state.clean(folder / STATES)
+    state.clean(folder)
     with Interrupt() as interrupt:
         if split is not None:
             if not step:
                 # Ties the model, which takes a while, to the content of the dataset.
-                step = save_checkpoint(run)
+                step = save_run_state(run)
             run.model = prepare_model(
                 method, dataset, transitions, split, scaling, (scale, shift), config, seed, folder,
                 stopped=lambda: interrupt.wanted, visible=progress,
@@ -146,14 +121,11 @@ def train(
 
 def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
     config = run.config
-    metrics = MetricsFile(run.folder, run.done)
+    record = Record(run.folder, run.done, run.seconds, _trackers(run))
     updates = Updates(run.method, lambda: _draw(run), config.updates, run.device)
-    trackers = _trackers(run)
-    values: dict[str, Any] = {}
     wanted = False
     if visible:
         _announce(run)
-    started = time.perf_counter() - run.seconds
     with Bar(run.done, config.updates, visible) as bar:
         while run.done < config.updates and not wanted:
             if run.model is not None:
@@ -175,25 +147,26 @@ def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
                 if evaluated:
                     values |= _evaluation(run)
                     bar.write(f"{_line(values)}, {bar.time_left()} left")
-                values["seconds"] = round(time.perf_counter() - started, 3)
-                metrics.write(values)
-                trackers.log(values)
+                record.write(values | {"seconds": round(record.seconds, 3)})
                 if evaluated:
                     _draw_values(run.folder)
                 bar.restart_clock()
-            run.seconds = time.perf_counter() - started
+            run.seconds = record.seconds
             if saved:
-                metrics.sync()
+                record.sync()
                 save(run)
-    metrics.close()
-    trackers.close()
-    return TrainResult(run.done, run.done < config.updates, values)
+    record.close()
+    return TrainResult(run.done, run.done < config.updates, record.last)
 
 
-def _trackers(run: Run) -> Trackers:
+def _trackers(run: Run) -> Any:
+    if not run.config.trackers:
+        return None
+    from accelerate import Accelerator  # slow to import, and of no other use here
+
+    accelerator = Accelerator(cpu=run.device.type == "cpu", **tracking(run.config.trackers, run.folder))
     name, settings, _ = checkpoint.saved_settings(run.folder)
-    known = {"method": name} | to_dict(settings) | to_dict(run.config)
-    return Trackers(run.config.trackers, run.folder, known, cpu=run.device.type == "cpu")
+    return start_trackers(accelerator, {"method": name} | to_dict(settings) | to_dict(run.config))
 
 
 def _draw(run: Run) -> Batch:
@@ -230,10 +203,10 @@ def _numbers(run: Run, measured: dict[str, Tensor]) -> dict[str, float]:
     numbers = dict(zip(measured, torch.stack([value.float() for value in measured.values()]).tolist(), strict=True))
     for name, value in numbers.items():
         if not math.isfinite(value):
-            last = state.newest_state(run.folder / STATES)
+            last = state.newest_state(run.folder / state.STATES)
             raise TrajplanError(
                 f"{name} is {value} at update {run.done}, and nothing was saved; the last good checkpoint is "
-                f"{last or 'none, as none was saved yet'}. {other_settings(run.folder)}"
+                f"{last or 'none, as none was saved yet'}. {run_folder.other_settings(run.folder)}"
             )
     return numbers
 
@@ -257,5 +230,4 @@ def _check_same_settings(folder: Path, name: str, config: Any, run_config: RunCo
             f"{folder} holds a run of {before}, which cannot be resumed as {name}: give trajplan baseline {before} "
             "--resume, or another --output."
         )
-    changed = changes(config, settings) + changes(run_config, run, FREE_ON_RESUME)
-    refuse_changes(folder, changed)
+    run_folder.refuse_changes(folder, changes(config, settings) + changes(run_config, run, FREE_ON_RESUME))

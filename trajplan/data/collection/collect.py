@@ -15,11 +15,11 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from tqdm import tqdm
 
-from trajplan.data.collection.minari_write import check_new_id, write_minari
 from trajplan.data.collection.noise import action_noise
+from trajplan.data.collection.repeat import ActionRepeat
 from trajplan.data.collection.waypoint import WaypointController
 from trajplan.data.environment import find_environment, make_environment
-from trajplan.data.repeat import ActionRepeat
+from trajplan.data.minari_files import check_new_id, write_minari
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.spaces import check_action_space, observation_layout
 from trajplan.errors import ConfigError, DataError
@@ -45,10 +45,10 @@ def collect_dataset(
     description: str | None = None,
     progress: bool = False,
 ) -> Path:
-    """Collect whole episodes into a new dataset of the Minari root; the same arguments give the same data.
+    """Collect whole episodes into a new Minari dataset; the same arguments give the same data.
 
-    Episode i is seeded from (`seed`, i) and uses the noise level `noise[i % len(noise)]`; Minari's metadata of the
-    episode keep both. Terminations, truncations and the T+1 observations are recorded as the environment gives them.
+    Episode i is seeded from (`seed`, i) and uses the noise level `noise[i % len(noise)]`; the episode's Minari metadata
+    keep both. Terminations, truncations and the T+1 observations are recorded as the environment gives them.
 
     Args:
         env_id: a Gymnasium environment with Box or flat Dict observations and Box or Discrete actions.
@@ -57,15 +57,15 @@ def collect_dataset(
         steps: collect whole episodes until there are at least so many transitions.
         policy: `random`, `waypoint` (PointMaze only), `module:function`, or a callable, see `Policy`.
         noise: standard deviations of the Gaussian noise added to Box actions before they are clipped to the bounds.
-        noise_correlation: between the noise of one step and of the next, 0 or more and below 1 (`noise.action_noise`).
+        noise_correlation: between the noise of successive steps, 0 or more and below 1 (`noise.action_noise`).
         seed: of the whole collection.
-        max_episode_steps: time limit in place of the environment's own, in its own steps.
-        action_repeat: steps of the environment that one action is held for and that make one transition
-            (`repeat.ActionRepeat`, which the dataset's environment then has too).
+        max_episode_steps: time limit in place of the environment's own, in environment steps.
+        action_repeat: environment steps that one action is held for, which make one transition; the dataset's
+            environment records the wrapper (`repeat.ActionRepeat`).
         env_kwargs: options of the environment, recorded in the dataset. The waypoint policy adds
             `continuing_task=True, reset_target=True`: it walks from goal to goal and the data never stops at one.
         reference: returns that scores of this dataset are normalised by (default: the bundled table's, if any).
-        description: a sentence for Minari's metadata; one is made if there is none.
+        description: a sentence for Minari's metadata; by default one is made.
         progress: show a progress bar.
 
     Returns:
@@ -78,7 +78,7 @@ def collect_dataset(
     if (episodes is None) == (steps is None) or (episodes or steps or 0) < 1:
         raise ConfigError("Say how much to collect: a positive number of either episodes or steps.")
     if seed < 0:
-        raise ConfigError(f"A seed is 0 or more; got {seed}.")
+        raise ConfigError(f"The seed must be 0 or more, not {seed}.")
     check_new_id(dataset_id)
     reference = reference or reference_for_environment(env_id)
     options = dict(env_kwargs or {})
@@ -91,7 +91,7 @@ def collect_dataset(
         name = policy_name(policy)
         levels = ", ".join(f"{level:g}" for level in noise)
         correlated = f" (correlation {noise_correlation:g})" if noise_correlation else ""
-        told = f"{env_id} with the policy {name}, action noise {levels}{correlated}, seed {seed}."
+        made = f"{env_id} with the policy {name}, action noise {levels}{correlated}, seed {seed}."
         return write_minari(
             dataset_id,
             _episodes(env, act, noise, noise_correlation, seed, episodes, steps, progress),
@@ -100,7 +100,7 @@ def collect_dataset(
             env_spec=env.spec,
             reference=reference,
             algorithm_name=name,
-            description=description or told,
+            description=description or made,
         )
     finally:
         env.close()
@@ -112,18 +112,11 @@ def make_collection_environment(
     env_kwargs: Mapping[str, Any] | None = None,
     action_repeat: int = 1,
 ) -> gym.Env:
-    """The environment to collect in.
-
-    Raises:
-        DataError: when it cannot be made, has no time limit, or has spaces that a dataset cannot hold.
-        ConfigError: when an action is to be held, or an episode to last, for less than one step.
-    """
+    """The environment to collect in."""
     if action_repeat < 1:
-        raise ConfigError(
-            f"An action lasts at least 1 step of the environment; got an action repeat of {action_repeat}."
-        )
+        raise ConfigError(f"The action repeat must be at least 1, not {action_repeat}.")
     if max_episode_steps is not None and max_episode_steps < 1:
-        raise ConfigError(f"An episode has at least 1 step; got a time limit of {max_episode_steps}.")
+        raise ConfigError(f"The time limit must be at least 1, not {max_episode_steps}.")
     spec = find_environment(env_id)
     limit = max_episode_steps or spec.max_episode_steps
     if limit is None:
@@ -136,11 +129,7 @@ def make_collection_environment(
 
 
 def make_policy(policy: str | Policy, env: gym.Env) -> Policy:
-    """A policy by name for `env`: `random`, `waypoint`, `module:function`; a callable is returned as it is.
-
-    Raises:
-        ConfigError: for a name that leads nowhere, or `waypoint` outside PointMaze.
-    """
+    """A policy by name for `env`: `random`, `waypoint`, `module:function`; a callable is returned as it is."""
     if not isinstance(policy, str):
         return policy
     if policy == "random":
@@ -149,7 +138,7 @@ def make_policy(policy: str | Policy, env: gym.Env) -> Policy:
         return WaypointController(env)
     module_name, colon, function_name = policy.partition(":")
     if not (module_name and colon and function_name):
-        raise ConfigError(f"There is no policy {policy!r}; it is random, waypoint or module:function.")
+        raise ConfigError(f"Unknown policy {policy!r}; it is random, waypoint or module:function.")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # the installed command does not look in the working folder by itself
     try:
@@ -158,7 +147,7 @@ def make_policy(policy: str | Policy, env: gym.Env) -> Policy:
         raise ConfigError(f"The policy {policy!r} cannot be imported: {error}.") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigError(f"The policy {policy!r} is not there: {module.__file__} has no function {function_name!r}.")
+        raise ConfigError(f"The policy {policy!r} does not exist: {module.__file__} has no function {function_name!r}.")
     return function
 
 
@@ -178,9 +167,6 @@ def run_episode(
     Returns:
         T+1 observations in the environment's own form (Dict: a dict of arrays), T actions (clipped to the space, noise
         included), rewards, terminations and truncations.
-
-    Raises:
-        DataError: when the policy raises or returns an action that does not fit; the sentence names seed and step.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # apart from the environment's stream
     observation, _ = env.reset(seed=seed)
@@ -243,9 +229,9 @@ def _check_noise(noise: Sequence[float], noise_correlation: float, policy: str |
     if len(noise) == 0 or not all(np.isfinite(level) and level >= 0 for level in noise):
         raise ConfigError(f"Noise levels are standard deviations, 0 or more; got {list(noise)}.")
     if not 0 <= noise_correlation < 1:
-        raise ConfigError(f"The correlation of noise lies between 0 and 1, 1 excluded; got {noise_correlation:g}.")
+        raise ConfigError(f"The noise correlation must be at least 0 and below 1, not {noise_correlation:g}.")
     if noise_correlation and not any(noise):
-        raise ConfigError("A correlation of noise means something only where there is noise: give a level above 0.")
+        raise ConfigError("A noise correlation needs noise: give a level above 0.")
     if any(noise) and policy == "random":
         raise ConfigError("The random policy takes no noise.")
     if any(noise) and not isinstance(env.action_space, gym.spaces.Box):
@@ -286,7 +272,7 @@ def _stack(observations: Sequence[Any]) -> Any:
 
 
 class _BlamePolicy:
-    """Turns whatever the user's code raises into one sentence that says where it happened."""
+    """Turns whatever the user's code raises into one sentence that says where."""
 
     def __init__(self, policy: Policy, seed: int, step: int) -> None:
         self.policy, self.seed, self.step = policy, seed, step

@@ -1,4 +1,4 @@
-"""A scripted controller for PointMaze: it walks from cell to cell along the shortest path to the goal."""
+"""A scripted controller for PointMaze that walks from cell to cell along a shortest path to the goal."""
 
 import math
 from collections import deque
@@ -18,23 +18,20 @@ class WaypointController:
 
     The waypoint is the centre of the next cell on a shortest path, or the goal itself once that lies in this cell or
     the next; the action is `gain * (waypoint - position) - damping * velocity`, clipped to the action's bounds. The
-    gains are those of D4RL's maze2d collection (Fu et al. 2020, arXiv:2004.07219). The controller keeps no state: a new
-    goal simply gives a new waypoint.
+    gains are those of D4RL's maze2d collection (Fu et al. 2020, arXiv:2004.07219). The controller keeps no state: a
+    new goal simply gives a new waypoint.
 
     Args:
         env: a PointMaze environment of gymnasium-robotics, wrapped or not.
         gain: action per metre of distance to the waypoint.
-        damping: action per metre a second of velocity.
-
-    Raises:
-        ConfigError: when `env` is not a PointMaze environment.
+        damping: action per metre per second of velocity.
     """
 
     def __init__(self, env: Any, gain: float = 10.0, damping: float = 1.0) -> None:
         maze = getattr(env.unwrapped, "maze", None)
         if maze is None or getattr(env.action_space, "shape", None) != (2,):
             name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-            raise ConfigError(f"The waypoint policy walks PointMaze environments only, and {name} is none.")
+            raise ConfigError(f"The waypoint policy needs a PointMaze environment; {name} is not one.")
         self.map: Sequence[Sequence[Any]] = maze.maze_map
         self.scale = float(maze.maze_size_scaling)
         self.gain, self.damping = gain, damping
@@ -42,7 +39,7 @@ class WaypointController:
         self._next_cells: dict[Cell, dict[Cell, Cell]] = {}
 
     def __call__(self, observation: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """The action (2,) float32 for one goal observation; `rng` is not used: noise is the collector's business."""
+        """The action (2,) float32 for one goal observation; `rng` is not used: the collector adds the noise."""
         position, velocity = observation["observation"][:2], observation["observation"][2:]
         action = self.gain * (self.waypoint(position, observation["desired_goal"]) - position) - self.damping * velocity
         return np.minimum(np.maximum(action, self.low), self.high).astype(np.float32)

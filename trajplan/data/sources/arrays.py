@@ -1,4 +1,4 @@
-"""Datasets in memory, from a user's own arrays."""
+"""A user's own arrays."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,24 +9,23 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from trajplan.data.dataset import OfflineDataset
 from trajplan.data.environment import find_environment, make_environment
 from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.scores import ReferenceScores, reference_for_environment
-from trajplan.data.validate import check_episode
+from trajplan.data.validate import FIELDS, check_episode
 from trajplan.errors import DataError
 
 
-def dataset_from_episodes(
+def read_arrays(
     episodes: Iterable[Any],
     *,
     id: str,
-    observation_space: spaces.Space | None,
-    action_space: spaces.Space | None,
-    env_spec: EnvSpec | str | gymnasium.Env | None,
-    reference: ReferenceScores | None,
-) -> OfflineDataset:
-    """See `OfflineDataset.from_episodes`."""
+    observation_space: spaces.Space | None = None,
+    action_space: spaces.Space | None = None,
+    env_spec: EnvSpec | str | gymnasium.Env | None = None,
+    reference: ReferenceScores | None = None,
+) -> tuple[dict[str, np.ndarray], DatasetInfo]:
+    """Arrays and description: see `OfflineDataset.from_episodes`."""
     recorded = list(episodes)
     if not recorded:
         raise DataError(f"dataset {id!r} has no episodes.")
@@ -45,22 +44,13 @@ def dataset_from_episodes(
         versions=package_versions(),
     )
     checked = [check_episode(raw, info, index) for index, raw in enumerate(recorded)]
-    offsets = np.cumsum([0, *(len(episode.rewards) for episode in checked)], dtype=np.int64)
-    returns = [episode.rewards.sum(dtype=np.float64) for episode in checked]
-    return OfflineDataset(
-        id=id,
-        observations=np.concatenate([episode.observations for episode in checked]),
-        actions=np.concatenate([episode.actions for episode in checked]),
-        rewards=np.concatenate([episode.rewards for episode in checked]),
-        terminations=np.concatenate([episode.terminations for episode in checked]),
-        truncations=np.concatenate([episode.truncations for episode in checked]),
-        offsets=offsets,
-        info=replace(
-            info,
-            num_transitions=int(offsets[-1]),
-            num_episodes=len(checked),
-            mean_return=float(np.mean(returns)),
-        ),
+    arrays = {name: np.concatenate([getattr(episode, name) for episode in checked]) for name in FIELDS}
+    arrays["offsets"] = np.cumsum([0, *(len(episode.rewards) for episode in checked)], dtype=np.int64)
+    return arrays, replace(
+        info,
+        num_transitions=len(arrays["rewards"]),
+        num_episodes=len(checked),
+        mean_return=float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in checked])),
     )
 
 

@@ -17,7 +17,7 @@ from trajplan.data.info import DatasetInfo
 from trajplan.errors import DataError
 from trajplan.evaluation.pictures.fan import imagined_paths
 from trajplan.evaluation.pictures.maze import BACKGROUND, BALL, BEST, GOAL, WALL, MazeMap, plan_beams, score_colours
-from trajplan.evaluation.pictures.trace import Trace
+from trajplan.evaluation.pictures.trace import Trace, dimension_name, most_varying
 
 MAX_DIMENSIONS = 12
 SHOWN_STEPS = 45
@@ -25,11 +25,7 @@ _PREDICTED, _REALISED = "#c2410c", "#1f2937"
 
 
 def save_plan_picture(trace: Trace, info: DatasetInfo, path: Path) -> None:
-    """The picture that suits the environment: `maze_figure` for a maze, else `prediction_figure`.
-
-    Raises:
-        DataError: when the trace holds no plan.
-    """
+    """The picture that suits the environment: `maze_figure` for a maze, else `prediction_figure`."""
     figure = maze_figure(trace) if trace.maze is not None else prediction_figure(trace, info)
     save_figure(figure, path)
 
@@ -47,9 +43,6 @@ def maze_figure(trace: Trace, panels: int = 4) -> Figure:
     Walls, start and goal, the way walked so far, and the plan's best beam, bold. Around it, thin and coloured by their
     scores: the paths that the model imagines from there (`imagined_paths`), or the plan's other beams where the policy
     has no such model.
-
-    Raises:
-        DataError: when the trace holds no plan.
     """
     assert trace.maze is not None
     steps = _plan_steps(trace)
@@ -119,9 +112,6 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
         trace: one episode.
         info: names the dimensions.
         dimensions: columns of the observation to show; by default those that vary most, at most 12 in all.
-
-    Raises:
-        DataError: when the trace holds no plan, or a dimension does not exist.
     """
     steps = _plan_steps(trace)
     horizon = trace.plans[steps[0]].observations.shape[1]
@@ -131,15 +121,14 @@ def prediction_figure(trace: Trace, info: DatasetInfo, dimensions: Sequence[int]
     first, last = shown[0], min(shown[-1] + horizon, len(trace.rewards))
     observations, rewards = np.array(trace.observations), np.array(trace.rewards)
     if dimensions is None:
-        varying = np.argsort(-observations[first : last + 1].std(axis=0), kind="stable")
-        dimensions = [int(dim) for dim in varying[: MAX_DIMENSIONS - 1]]
+        dimensions = most_varying(observations[first : last + 1], MAX_DIMENSIONS - 1)
     panels = len(dimensions) + 1
     columns = min(4, panels)
     rows = -(-panels // columns)
     figure = Figure(figsize=(3.3 * columns, 1.9 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, dim in zip(grid, dimensions, strict=False):
-        axes.set_title(_dimension_name(info, dim), fontsize=8, pad=3)
+        axes.set_title(dimension_name(info, dim), fontsize=8, pad=3)
         foreseen = {step: trace.plans[step].observations[:, :, dim] for step in shown}
         _draw_prediction(axes, foreseen, trace, observations[:, dim], first, last)
     foreseen = {step: trace.plans[step].rewards for step in shown}
@@ -180,13 +169,6 @@ def _draw_prediction(
 def _add_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
-
-
-def _dimension_name(info: DatasetInfo, dim: int) -> str:
-    for part in info.observation_layout:
-        if part.columns.start <= dim < part.columns.stop:
-            return f"{part.name}[{dim - part.columns.start}]"
-    raise DataError(f"dataset {info.id} has no observation column {dim}.")
 
 
 def _plan_steps(trace: Trace) -> list[int]:

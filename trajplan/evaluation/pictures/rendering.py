@@ -30,9 +30,6 @@ def check_rendering(make_env: Callable[[], gymnasium.Env]) -> None:
     """Render one frame of an environment made with `render_mode="rgb_array"`, so that a failure comes early.
 
     Without a display and without a choice by the user MuJoCo is told to draw offscreen, by EGL or else OSMesa.
-
-    Raises:
-        ConfigError: when no frame comes, with what to install or set.
     """
     if sys.platform == "linux" and not any(os.environ.get(name) for name in ("MUJOCO_GL", "DISPLAY")):
         os.environ["MUJOCO_GL"] = "osmesa" if _has("osmesa") and not _has("egl") else "egl"

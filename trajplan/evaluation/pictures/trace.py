@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import DataError
 from trajplan.evaluation.pictures.maze import MazeMap, maze_of
 from trajplan.evaluation.policy import Policy
 from trajplan.evaluation.rollout import Moment
@@ -48,13 +50,31 @@ class Trace:
             return
         self.actions.append(moment.action.copy())
         plan = current_plan(self.policy, moment.slot)
-        if plan is not None and plan is not self._newest and moment.step >= self._due:
-            self.plans[moment.step] = plan
-            self._due = moment.step + plan.observations.shape[1]
+        if plan is not None and plan is not self._newest:
+            self.keep(plan, moment.step)
         self._newest = plan
+
+    def keep(self, plan: Any, step: int) -> None:
+        """Remember a plan if the last one that was remembered does not reach to this step."""
+        if step >= self._due:
+            self.plans[step] = plan
+            self._due = step + plan.observations.shape[1]
 
 
 def current_plan(policy: Policy, slot: int) -> Any | None:
     """The plan behind a slot's last action, or None for a policy that makes none."""
     plans: Mapping[int, Any] = getattr(policy, "last_plans", {})
     return plans.get(slot)
+
+
+def most_varying(observations: np.ndarray, count: int) -> list[int]:
+    """The `count` columns of (T, S) that vary most, first the one that varies most of all."""
+    return [int(dim) for dim in np.argsort(-observations.std(axis=0), kind="stable")[:count]]
+
+
+def dimension_name(info: DatasetInfo, dim: int) -> str:
+    """A column of the flat observation by the name of its part."""
+    for part in info.observation_layout:
+        if part.columns.start <= dim < part.columns.stop:
+            return f"{part.name}[{dim - part.columns.start}]"
+    raise DataError(f"dataset {info.id} has no observation column {dim}.")

@@ -1,12 +1,17 @@
-"""Videos of episodes as mp4: mazes from above without graphics libraries, other environments as MuJoCo renders them."""
+"""Videos of episodes as mp4: mazes from above without graphics libraries, others as they render themselves.
+
+Beside MuJoCo's locomotion stands what the policy imagined of it, where it makes plans.
+"""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from trajplan.errors import ConfigError
+from trajplan.evaluation.pictures.imagined import Imagination, skipped_positions
 from trajplan.evaluation.pictures.maze import MazeRenderer, is_point_maze, maze_of
 from trajplan.evaluation.pictures.trace import current_plan
 from trajplan.evaluation.policy import Policy
@@ -19,7 +24,7 @@ class VideoRecorder:
     """An observer of `trajplan.evaluation.rollout.evaluate` that films the first few episodes.
 
     Args:
-        policy: whose plans are drawn into mazes.
+        policy: whose plans are drawn into mazes, and shown beside MuJoCo's locomotion.
         folder: gets `episode-000.mp4` and so on, each complete or not there at all.
         episodes: how many, from episode 0.
     """
@@ -29,6 +34,7 @@ class VideoRecorder:
         self.folder = folder
         self.episodes = episodes
         self.written: list[Path] = []
+        self.notes: set[str] = set()
         self._running: dict[int, _Film] = {}
 
     def __call__(self, moment: Moment) -> None:
@@ -37,7 +43,10 @@ class VideoRecorder:
             return
         if moment.step == 0:
             path = self.folder / f"episode-{moment.episode:03d}.mp4"
-            self._running[moment.episode] = _Film(moment, self.policy, path)
+            film = self._running[moment.episode] = _Film(moment, self.policy, path)
+            if film.maze is None and film.imagination is None and hasattr(self.policy, "last_plans"):
+                name = moment.env.spec.id if moment.env.spec else "the environment"
+                self.notes.add(f"{name} is filmed without its plans: its observations are not known to tell its state")
         film = self._running[moment.episode]
         film.add(moment)
         if moment.action is None:
@@ -64,11 +73,15 @@ class _Film:
         self.every = max(1, round(fps / SMOOTH))
         self.fps = round(fps / self.every)
         self.writer: Any = None
+        skipped = skipped_positions(moment.env, moment.observation) if hasattr(policy, "last_plans") else None
+        self.imagination = Imagination(moment, skipped) if skipped is not None and self.maze is None else None
 
     def add(self, moment: Moment) -> None:
         self.total += moment.reward
         if self.maze is not None:
             self.places.append(moment.observation[self.maze.position].copy())
+        if self.imagination is not None:
+            self.imagination.follow(moment, current_plan(self.policy, moment.slot))
         if moment.step % self.every and moment.action is not None:
             return
         frame = self._frame(moment)
@@ -78,29 +91,43 @@ class _Film:
         self.writer.send(np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]))
 
     def _frame(self, moment: Moment) -> np.ndarray:
-        if self.renderer is None or self.maze is None:
-            return np.asarray(moment.env.render())
-        plan = current_plan(self.policy, moment.slot) if moment.action is not None else None
         caption = f"step {moment.step}   return {self.total:.1f}"
+        if self.renderer is None or self.maze is None:
+            frame = np.asarray(moment.env.render())
+            if self.imagination is None:
+                return frame
+            imagined, words = self.imagination.frame(moment.step)
+            return np.concatenate([captioned(frame, caption), captioned(imagined, words)], axis=1)
+        plan = current_plan(self.policy, moment.slot) if moment.action is not None else None
         return self.renderer.frame(moment.observation, np.array(self.places), plan, caption)
 
     def finish(self) -> Path:
-        self.writer.close()
+        self._close()
         os.replace(self.partial, self.path)
         return self.path
 
     def drop(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        self._close()
         self.partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        for opened in (self.writer, self.imagination):
+            if opened is not None:
+                opened.close()
+
+
+def captioned(frame: np.ndarray, words: str) -> np.ndarray:
+    """A frame (height, width, 3) uint8 with a few words in its upper left corner."""
+    image = Image.fromarray(frame)
+    size = frame.shape[0] / 24
+    font = ImageFont.load_default(size=size)
+    outline = {"stroke_width": round(size / 10), "stroke_fill": (0, 0, 0)}
+    ImageDraw.Draw(image).text((size / 2, size / 3), words, fill=(255, 255, 255), font=font, **outline)
+    return np.asarray(image)
 
 
 def check_encoder() -> None:
-    """Look for what writes an mp4.
-
-    Raises:
-        ConfigError: if it is not there, with what to install.
-    """
+    """Look for what writes an mp4."""
     try:
         import imageio_ffmpeg
 

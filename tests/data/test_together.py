@@ -198,7 +198,7 @@ def test_scores_are_those_of_the_one_that_has_them(data_root, make_episode):
 def test_odd_lists(saved):
     with pytest.raises(DataError, match="'mine/low-v0' is named twice"):
         OfflineDataset.from_minari([*saved, saved[0]])
-    with pytest.raises(DataError, match="one dataset at least"):
+    with pytest.raises(DataError, match="at least one dataset"):
         OfflineDataset.from_minari([])
     with pytest.raises(DataError, match="Did you mean mine/low-v0"):
         OfflineDataset.from_minari([saved[1], "mine/low-v1"])

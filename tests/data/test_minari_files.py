@@ -140,7 +140,7 @@ def test_refused_in_a_sentence_and_leaving_nothing(data_root, make_episode, monk
     before = sorted(data_root[0].rglob("*"))
     refused = [
         (held, "mine/pendulum-v0", "exists already"),
-        (held, "pendulum", "is no Minari id"),
+        (held, "pendulum", "is not a Minari id"),
         (
             replace(held, info=replace(held.info, env_spec=replace(held.info.env_spec, entry_point=lambda: None))),
             "mine/other-v0",
@@ -168,7 +168,7 @@ def test_an_error_halfway_leaves_nothing(data_root, make_episode, monkeypatch):
         written.append(actions)
         return actions
 
-    monkeypatch.setattr("trajplan.data.save._actions", full)
+    monkeypatch.setattr("trajplan.data.minari_files._actions", full)
     with pytest.raises(DataError, match="No space left"):
         held.save("mine/pendulum-v0")
     assert not (data_root[0] / "mine" / "pendulum-v0").exists()
@@ -179,7 +179,7 @@ def test_what_came_meanwhile_is_not_written_over(data_root, make_episode, monkey
     """Two processes may save under one id; the second finds it taken at the end."""
     held = OfflineDataset.from_episodes(pendulum_episodes(make_episode), env_spec="Pendulum-v1")
     held.save("mine/pendulum-v0")
-    monkeypatch.setattr("trajplan.data.collection.minari_write.check_new_id", lambda id: None)
+    monkeypatch.setattr("trajplan.data.minari_files.check_new_id", lambda id: None)
     other = OfflineDataset.from_episodes(pendulum_episodes(make_episode)[:1], env_spec="Pendulum-v1")
     with pytest.raises(DataError, match="cannot be put into"):
         other.save("mine/pendulum-v0")

@@ -1,7 +1,4 @@
-"""An environment in which an action is held for several steps: for simulators that step faster than anyone decides.
-
-Datasets and checkpoints name the wrapper by this module, so it stays here.
-"""
+"""An environment in which every action is held for several steps, for simulators with short steps."""
 
 from typing import Any, SupportsFloat
 
@@ -11,13 +8,13 @@ import gymnasium
 class ActionRepeat(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Every action is held for `repeat` steps, or to the episode's end, and earns the sum of their rewards.
 
-    The observation is the last one, and so is `info`, but a success at any of the steps is one. A time limit inside
-    counts the environment's own steps. Gymnasium records the wrapper in the environment's specification, so a dataset
-    collected with it is evaluated with it.
+    The observation and `info` are the last step's, but a success at any of the steps counts. A time limit inside counts
+    the environment's own steps. Gymnasium records the wrapper in the environment's specification, so that a dataset
+    collected with it is evaluated with it; its own wrappers repeat actions at random or take maxima of frames.
 
     Args:
         env: the environment.
-        repeat: steps that one action lasts.
+        repeat: steps that each action is held for.
     """
 
     def __init__(self, env: gymnasium.Env, repeat: int) -> None:

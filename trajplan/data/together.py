@@ -1,4 +1,4 @@
-"""Several datasets of one environment as one: what they must have in common, and how they are recorded."""
+"""Several datasets of one environment as one: what they must have in common, and their joint description."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,11 +20,10 @@ _OF_ENVIRONMENT = ("id", "kwargs", "max_episode_steps", "additional_wrappers")
 def describe_together(infos: Sequence[DatasetInfo]) -> DatasetInfo:
     """The description of several datasets as one, their sizes still left out; that of a single one is its own.
 
-    Raises:
-        DataError: when one is named twice, or their spaces, environments or reference scores differ, naming how.
+    Datasets named twice are refused, and those whose spaces, environments or reference scores differ.
     """
     if not infos:
-        raise DataError("Name one dataset at least.")
+        raise DataError("Name at least one dataset.")
     first, *others = infos
     if not others:
         return first

@@ -1,0 +1,51 @@
+"""What the training of a baseline refuses before it writes anything."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.dynamics.training import model_split
+from trajplan.baselines.engine.scaling import Scaling, fit_scaling, reward_transform, training_episodes
+from trajplan.baselines.engine.settings import RunConfig
+from trajplan.baselines.engine.terminals import check_terminals
+from trajplan.baselines.registry import method_named
+from trajplan.data.dataset import OfflineDataset
+from trajplan.runs.trackers import check_trackers, tracker_names
+
+
+class Ready(NamedTuple):
+    """What a training begins with.
+
+    Attributes:
+        method_class: of the method, for the dataset's actions.
+        scaling: of observations and actions.
+        reward: scale and shift of the rewards.
+        episodes: numbers of those trained on; None: all.
+        split: training and held-out episodes of the dynamics model, of a method that has one.
+    """
+
+    method_class: Any
+    scaling: Scaling
+    reward: tuple[float, float]
+    episodes: np.ndarray | None
+    split: tuple[np.ndarray, np.ndarray] | None
+
+
+def preflight(dataset: OfflineDataset, name: str, config: Any, run_config: RunConfig) -> Ready:
+    """Try a method and its settings on a dataset; the training begins with this.
+
+    Raises:
+        ConfigError: for an unknown method, one that is not for the dataset's actions, actions without bounds, rewards
+            that cannot be transformed so, or a tracker that is not installed.
+        DataError: for a dataset that the method cannot learn from.
+    """
+    check_trackers(tracker_names(run_config.trackers))
+    method_class = method_named(name).method_class(dataset.info)
+    scaling = fit_scaling(dataset, run_config.standardize)
+    reward = reward_transform(dataset, run_config.reward_transform)
+    episodes = training_episodes(dataset, run_config)
+    check_terminals(dataset, config)
+    model_based = isinstance(config, ModelBasedConfig)
+    split = model_split(dataset, episodes, config, run_config.seed) if model_based else None
+    return Ready(method_class, scaling, reward, episodes, split)

@@ -1,0 +1,26 @@
+"""What pretraining refuses before it writes anything."""
+
+import numpy as np
+
+from trajplan.data.dataset import OfflineDataset
+from trajplan.runs.trackers import check_trackers, tracker_names
+from trajplan.training.batches import check_batch
+from trajplan.training.config import TrainConfig
+
+
+def preflight(dataset: OfflineDataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarray | None]:
+    """Try settings on a dataset; the training begins with this.
+
+    Args:
+        dataset: what to learn.
+        config: settings.
+
+    Returns:
+        The numbers of the training episodes, and of those kept out, or None where none are.
+    """
+    check_trackers(tracker_names(config.trackers))
+    # Of how many processes is known once they are there.
+    check_batch(config, 1)
+    if config.held_out > 0:
+        return dataset.split(config.held_out, config.seed)
+    return np.arange(dataset.num_episodes), None
