@@ -170,7 +170,7 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
 @pytest.mark.parametrize(
     ("find", "name", "sentence"),
     [
-        (preset_named, "tt_hoper_medium", "There is no preset 'tt_hoper_medium'; did you mean tt_hopper_medium?"),
+        (preset_named, "tt_hoper_medium", "Unknown preset 'tt_hoper_medium'; did you mean tt_hopper_medium?"),
         (method_named, "cqll", "Unknown method 'cqll'; did you mean cql?"),
     ],
 )
