@@ -32,7 +32,7 @@ def dataset(space=BOX, episodes=3, rewards=(0.0, 1.0, 2.0), id="toy/hopper/mediu
         ("iql", {"expectile": 1.5}, "expectile is 1.5"),
         ("bc", {"updates": 0}, "updates is 0"),
         ("tt", {"n_embd": 30, "n_head": 4}, "n_embd is 30"),
-        ("tt", {"preset": "tt_nothing"}, "There is no preset 'tt_nothing'"),
+        ("tt", {"preset": "tt_nothing"}, "Unknown preset 'tt_nothing'"),
         ("tt", {"planner.horizon": 0}, "horizon is 0"),
         (
             "tt",

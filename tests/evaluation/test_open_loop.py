@@ -23,8 +23,9 @@ from trajplan.evaluation.open_loop import (
     predict_by_ensemble,
     tokenised,
 )
-from trajplan.models.decoder import CachedDecoder, RecomputingDecoder
+from trajplan.models.decoder import CachedDecoder
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.planners.settings import save_planner
