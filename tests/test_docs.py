@@ -84,8 +84,8 @@ def test_commands_parse(page, line, monkeypatch):
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
         return
-    if words[0] == "python":
-        assert (ROOT / words[1]).is_file()
+    if words[0] == "ray":
+        assert words[1] == "start"
         return
     if words[:2] == ["ACCELERATE_USE_CPU=1", "torchrun"] or words[:2] == ["accelerate", "launch"]:
         words = words[words.index("-m") + 1 :]
