@@ -33,7 +33,7 @@ def work(cell, device):
 
 
 def test_without_ray_there_is_a_sentence(cell, monkeypatch):
-    monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"^--ray needs Ray: pip install 'trajplan\[ray\]'\.$"):
         run_on_ray([cell()], None)
 
