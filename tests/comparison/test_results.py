@@ -11,6 +11,7 @@ import pytest
 from trajplan.comparison.cells import unfinished
 from trajplan.comparison.results import by_method, load_results, progress, row, write_csv
 from trajplan.comparison.settings import EvaluationConfig
+from trajplan.errors import CheckpointError
 
 CURVE = [
     {"update": 50, "seconds": 1.0, "evaluation/return": 20.0},
