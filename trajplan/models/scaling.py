@@ -27,11 +27,7 @@ class Scaling:
 
     @classmethod
     def of(cls, info: DatasetInfo, mean: Tensor | None = None, std: Tensor | None = None) -> "Scaling":
-        """The scaling for a dataset's spaces; without statistics observations stay as they are.
-
-        Raises:
-            ConfigError: if a dimension of the actions has no bounds.
-        """
+        """The scaling for a dataset's spaces; without statistics observations stay as they are."""
         size = info.observation_dim
         mean = torch.zeros(size) if mean is None else mean
         std = torch.ones(size) if std is None else std

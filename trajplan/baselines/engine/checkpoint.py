@@ -64,11 +64,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def saved_settings(folder: Path) -> tuple[str, Any, RunConfig]:
-    """Name and settings of the method, and settings of the run, in a folder.
-
-    Raises:
-        CheckpointError: if it holds no baseline, or one that this version cannot read.
-    """
+    """Name and settings of the method, and settings of the run, in a folder."""
     values, run = read_json(folder / "config.json"), read_json(folder / "training.json")
     if values.get("model_type") != BASELINE_TYPE:
         raise CheckpointError(f"{folder} holds a model of type {values.get('model_type')!r}, not {BASELINE_TYPE!r}.")
@@ -116,11 +112,7 @@ def load_dynamics(folder: Path) -> DynamicsEnsemble:
 
 
 def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, info: DatasetInfo) -> Scaling:
-    """Put what `weights_of` gave back into a method; gives the scaling.
-
-    Raises:
-        CheckpointError: naming `path`, if the weights are of another method or other sizes.
-    """
+    """Put what `weights_of` gave back into a method; gives the scaling."""
     differs = difference(weights, weights_of(method, Scaling.of(info)))
     if differs:
         raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")

@@ -22,11 +22,7 @@ SMALLEST_STD = 1e-3
 
 
 def fit_scaling(dataset: OfflineDataset, standardize: bool) -> Scaling:
-    """The scaling that a run on a dataset uses.
-
-    Raises:
-        ConfigError: if the actions have no bounds.
-    """
+    """The scaling that a run on a dataset uses."""
     if not standardize:
         return Scaling.of(dataset.info)
     statistics = dataset.statistics()
@@ -47,11 +43,7 @@ def scaled_dataset(
 
 
 def reward_transform(dataset: OfflineDataset, name: str) -> tuple[float, float]:
-    """Scale and shift of a reward transform (`RunConfig.reward_transform`).
-
-    Raises:
-        ConfigError: if all episodes have the same return, which then cannot set a scale.
-    """
+    """Scale and shift of a reward transform (`RunConfig.reward_transform`)."""
     if name in FIXED_TRANSFORMS:
         return FIXED_TRANSFORMS[name]
     spread = float(dataset.returns.max() - dataset.returns.min())
