@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from record import write
 
-from trajplan.models.decoder import RecomputingDecoder
+from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
 from trajplan.tokenizers.fit import fit_tokenizer

@@ -42,12 +42,12 @@ def test_python_m_trajplan_is_the_same_command():
     ("line", "sentence"),
     [
         ("", "trajplan needs COMMAND; see trajplan --help."),
-        ("trian", "There is no command 'trian'; did you mean train?"),
-        ("sing", "There is no command 'sing'; there are datasets, train, baseline, evaluate, compare, push."),
+        ("trian", "Unknown command 'trian'; did you mean train?"),
+        ("sing", "Unknown command 'sing'; there are datasets, train, baseline, evaluate, compare, push."),
         ("--verison", "trajplan has no option --verison; did you mean --version?"),
-        ("datasets lst", "There is no action 'lst'; did you mean list?"),
+        ("datasets lst", "Unknown action 'lst'; did you mean list?"),
         ("datasets list --js", "trajplan datasets list has no option --js; did you mean --json?"),
-        ("baseline iqll", "There is no method 'iqll'; did you mean iql?"),
+        ("baseline iqll", "Unknown method 'iqll'; did you mean iql?"),
         ("baseline bc --top-frac=0.1", "trajplan baseline bc has no option --top-frac; did you mean --top-fraction?"),
         (
             "baseline bc --expectile 1",
@@ -63,10 +63,10 @@ def test_python_m_trajplan_is_the_same_command():
         ("train --output x --learning-rate abc", "--learning-rate is 'abc'; it must be a number."),
         ("train --output x --updates=1.5", "--updates is '1.5'; it must be a whole number, or none."),
         ("train --output x --tokenizer median", "--tokenizer is 'median'; it must be among quantile, uniform."),
-        ("train --output x y", "Nothing takes y; see trajplan train --help."),
+        ("train --output x y", "Unexpected argument y; see trajplan train --help."),
         ("evaluate x --action-cdf abc", "--action-cdf is 'abc'; it must be a number, or none."),
         ("evaluate x --seed 1e3", "--seed is '1e3'; it must be a whole number."),
-        ("evaluate x -z", "Nothing takes -z; see trajplan evaluate x --help."),
+        ("evaluate x -z", "Unexpected argument -z; see trajplan evaluate x --help."),
     ],
 )
 def test_what_a_line_gets_wrong_is_one_sentence(capsys, line, sentence):
@@ -170,7 +170,7 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
 @pytest.mark.parametrize(
     ("find", "name", "sentence"),
     [
-        (preset_named, "tt_hoper_medium", "There is no preset 'tt_hoper_medium'; did you mean tt_hopper_medium?"),
+        (preset_named, "tt_hoper_medium", "Unknown preset 'tt_hoper_medium'; did you mean tt_hopper_medium?"),
         (method_named, "cqll", "Unknown method 'cqll'; did you mean cql?"),
     ],
 )

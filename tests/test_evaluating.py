@@ -30,7 +30,7 @@ def test_defaults_are_the_commands() -> None:
     command.add_arguments(parser)
     parameters = inspect.signature(trajplan.evaluate).parameters
     for name, default in vars(parser.parse_args(["folder"])).items():
-        if name not in ("checkpoint", "open_loop", "open_loop_starts", "dynamics"):
+        if name not in ("checkpoint", "open_loop", "open_loop_steps", "open_loop_starts", "dynamics"):
             assert parameters[name].default == default, name
 
 

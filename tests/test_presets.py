@@ -6,7 +6,7 @@ import pytest
 
 from trajplan.errors import ConfigError
 from trajplan.planners.beam_search import BeamSearchConfig, check_window
-from trajplan.presets import PRESETS, preset_for, preset_named
+from trajplan.presets import preset_for, preset_named
 from trajplan.training.config import TrainConfig, differences
 
 # Horizon, beam, top-k, epochs per million transitions and batch, as released; where there is no top-k, the actions are
@@ -28,7 +28,7 @@ PAPER = {
 
 @pytest.mark.parametrize(("name", "expected"), PAPER.items())
 def test_paper_values(name, expected):
-    preset = PRESETS[name](1_000_000)
+    preset = preset_named(name, 1_000_000)
     horizon, beam, top_k, epochs, batch = expected
     assert preset.name == name
     penalty = None if name == "tt_default" else -100.0  # elsewhere an end may mean success

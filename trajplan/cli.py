@@ -84,5 +84,5 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         words = ["trajplan", *takewhile(lambda word: not word.startswith("-") and word not in unknown, argv), "--help"]
-        parser.error(f"Nothing takes {shlex.join(unknown)}; see {shlex.join(words)}")
+        parser.error(f"Unexpected argument {shlex.join(unknown)}; see {shlex.join(words)}")
     return args

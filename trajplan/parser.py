@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         known = [str(choice) for choice in action.choices]
         if isinstance(action, argparse._SubParsersAction):
             hint = did_you_mean(value, known) or f"there are {', '.join(known)}"
-            raise argparse.ArgumentError(None, f"There is no {_name(action).lower()} {value!r}; {hint}")
+            raise argparse.ArgumentError(None, f"Unknown {_name(action).lower()} {value!r}; {hint}")
         raise argparse.ArgumentError(None, f"{_name(action)} is {value!r}; it must be among {', '.join(known)}")
 
 

@@ -7,10 +7,11 @@ CPU, for mazes and for a first try, and claim nothing of the paper.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from trajplan.config import require
 from trajplan.data.kinds import environment_name, locomotion_body, locomotion_data
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.planners.registry import DEFAULT, planner_named
@@ -45,173 +46,135 @@ class Preset:
     note: str | None = field(default=None, compare=False)
 
 
-def _paper(name: str, epochs: float, transitions: int, planner: Any = None, batch_size: int = 256) -> Preset:
-    passes, warmup = epochs * REFERENCE_TRANSITIONS / _checked(transitions), math.ceil(transitions / batch_size)
-    train = TrainConfig(epochs=passes, batch_size=batch_size, warmup_updates=warmup)
-    return Preset(name=name, train=train, planner=planner or _beam_search())
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A preset as plain values; what it does not name has the default of `TrainConfig` or of the planner's settings.
 
-
-def _beam_search(**settings: Any) -> Any:
-    return planner_named(DEFAULT).config_class()(**settings)
-
-
-def _checked(transitions: int) -> int:
-    if transitions < 1:
-        raise ConfigError(f"transitions is {transitions}; a preset needs a dataset of at least 1.")
-    return transitions
-
-
-def _as_recorded(preset: Preset) -> Preset:
-    return replace(preset, train=replace(preset.train, termination_penalty=None))
-
-
-def tt_default(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """The paper's default: horizon 15, beam 128, actions from the likeliest 40 %; 50 epochs per 1M transitions.
-
-    The paper's penalty for a terminal is left out: in an environment that it does not have, an end may mean success.
+    Attributes:
+        summary: what it is for.
+        epochs: per `REFERENCE_TRANSITIONS`, the first epoch over the dataset being the warm-up; None: otherwise.
+        at_most: epochs and updates that a training takes at most; None where `epochs` or `train` says how long it is.
+        train: settings of pretraining.
+        planner: settings of the planner.
+        type: the planner's name in the registry.
     """
-    return _as_recorded(_paper("tt_default", 50, transitions))
+
+    summary: str
+    epochs: float | None = None
+    at_most: tuple[float, int] | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+    planner: Mapping[str, Any] = field(default_factory=dict)
+    type: str = DEFAULT
 
 
-def tt_hopper_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Hopper medium: the paper's default planner."""
-    return _paper("tt_hopper_medium", 50, transitions)
+# Where an end may mean success there is no penalty for it; in the paper's environments an end is a fall.
+NO_PENALTY = {"termination_penalty": None}
+NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
+SHORT = {"horizon": 5, "beam_width": 32}
 
-def tt_hopper_medium_replay(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Hopper medium-replay: the default planner, 80 epochs per 1M transitions."""
-    return _paper("tt_hopper_medium_replay", 80, transitions)
+# The window is short because of four transitions one is learned without a past. Actions weigh no more than the rest, or
+# the loss to be best in would be that of their noise.
+SMALL_MODEL = {"n_layer": 3, "n_embd": 64, **NO_DROPOUT, "tokenizer": "uniform", "bins": 50, "discount": 0.98}
+SMALL_TRAIN = {
+    **SMALL_MODEL,
+    **{"window": 4, "action_weight": 1.0, "batch_size": 64, "learning_rate": 3e-3},
+    **{"eval_every": 100, "eval_windows": 512, "patience": 8, "save_every": 200},
+}
+# Planned from the present alone (context 0): in data of mixed quality the past tells how bad the behaviour was, and a
+# plan that reads it goes on as badly.
+SMALL_PLANNER = {"horizon": 7, "beam_width": 16, "context": 0, "discount": 0.98}
 
+# Half an hour to an hour on one core for a body such as hopper's; a fraction of an epoch, so that nothing overfits and
+# dropout can be left out.
+CPU_TRAIN = {
+    **NO_DROPOUT,
+    **{"batch_size": 32, "learning_rate": 2e-3, "eval_every": 250, "eval_windows": 512, "patience": 4},
+    "save_every": 250,
+}
+# Actions from the likeliest 0.6: a model that has seen so little does better with the wider cut than with the paper's
+# (docs/planning.md has the numbers).
+CPU_PLANNER = {**SHORT, "action_cdf": 0.6}
 
-def tt_hopper_medium_expert(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Hopper medium-expert: the paper's default planner."""
-    return _paper("tt_hopper_medium_expert", 50, transitions)
-
-
-def tt_halfcheetah_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """HalfCheetah medium: horizon 5, beam 32."""
-    return _paper("tt_halfcheetah_medium", 50, transitions, _beam_search(horizon=5, beam_width=32))
-
-
-def tt_halfcheetah_medium_replay(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """HalfCheetah medium-replay: horizon 5, beam 32."""
-    return _paper("tt_halfcheetah_medium_replay", 50, transitions, _beam_search(horizon=5, beam_width=32))
-
-
-def tt_halfcheetah_medium_expert(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """HalfCheetah medium-expert: horizon 15, beam 32."""
-    return _paper("tt_halfcheetah_medium_expert", 50, transitions, _beam_search(horizon=15, beam_width=32))
-
-
-def tt_walker2d_medium(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Walker2d medium: the paper's default planner."""
-    return _paper("tt_walker2d_medium", 50, transitions)
-
-
-def tt_walker2d_medium_replay(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Walker2d medium-replay: horizon 20, beam 32, actions among the 40 likeliest; 80 epochs per 1M transitions."""
-    planner = _beam_search(horizon=20, beam_width=32, action_top_k=40, action_cdf=None)
-    return _paper("tt_walker2d_medium_replay", 80, transitions, planner)
-
-
-def tt_walker2d_medium_expert(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Walker2d medium-expert: horizon 5, beam 128."""
-    return _paper("tt_walker2d_medium_expert", 50, transitions, _beam_search(horizon=5, beam_width=128))
-
-
-def tt_ant(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Ant, data of every kind: batch 128, horizon 5, beam 128; the 27 observations without contact forces."""
-    return _paper("tt_ant", 50, transitions, _beam_search(horizon=5, beam_width=128), batch_size=128)
-
-
-def tt_pointmaze(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Mazes, which the paper has no beam-search row for: reaching the goal may end an episode, so no penalty for it."""
-    return _as_recorded(_paper("tt_pointmaze", 50, transitions, _beam_search(horizon=15, beam_width=64)))
-
-
-def tt_small(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """Fewer than 100,000 transitions, in minutes on a CPU: a small model, bins of equal width, 11 passes at most.
-
-    Planned from the present alone (context 0): in data of mixed quality the past tells how bad the behaviour was, and a
-    plan that reads it goes on as badly. The window is short for the same reason: of four transitions one is learned
-    without a past. Actions weigh no more than the rest, or the loss to be best in would be that of their noise.
-    """
-    batch_size, passes, longest = 64, 11.0, 4000
-    train = TrainConfig(
-        n_layer=3, n_embd=64, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, tokenizer="uniform", bins=50, window=4,
-        discount=0.98, termination_penalty=None, action_weight=1.0, batch_size=batch_size,
-        epochs=min(passes, longest * batch_size / _checked(transitions)), learning_rate=3e-3, eval_every=100,
-        eval_windows=512, patience=8, save_every=200,
-    )  # fmt: skip
-    planner = _beam_search(horizon=7, beam_width=16, context=0, discount=0.98)
-    return Preset(name="tt_small", train=train, planner=planner)
-
-
-def tt_small_locomotion(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """`tt_small` with the paper's penalty for an end, as in its environments an end is a fall."""
-    return _falling(tt_small(transitions))
-
-
-def tt_cpu(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """100,000 transitions and more without a GPU: the paper's model, 2,600 updates of 32 windows at a higher rate.
-
-    Half an hour to an hour on one core for a body such as hopper's; a fraction of a pass, so that nothing overfits and
-    dropout can be left out. Actions are drawn from the likeliest 0.6: a model that has seen so little does better with
-    the wider cut than with the paper's (docs/planning.md has the numbers).
-    """
-    batch_size, updates = 32, 2600
-    train = TrainConfig(
-        embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, termination_penalty=None, batch_size=batch_size,
-        epochs=min(5.0, updates * batch_size / _checked(transitions)), learning_rate=2e-3, eval_every=250,
-        eval_windows=512, patience=4, save_every=250,
-    )  # fmt: skip
-    planner = _beam_search(horizon=5, beam_width=32, context=0, action_cdf=0.6)
-    return Preset(name="tt_cpu", train=train, planner=planner)
-
-
-def tt_cpu_locomotion(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """`tt_cpu` with the paper's penalty for an end and its context of 5 transitions."""
-    preset = _falling(tt_cpu(transitions))
-    return replace(preset, planner=replace(preset.planner, context=5))
-
-
-def _falling(preset: Preset) -> Preset:
-    train = replace(preset.train, termination_penalty=TrainConfig().termination_penalty)
-    return Preset(name=f"{preset.name}_locomotion", train=train, planner=preset.planner)
-
-
-def tt_quickstart(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """A small model of a point maze in minutes on a CPU; the length does not follow the dataset.
-
-    Planned from the present alone (context 0): what the last actions tell is how noisy the walker was, and a plan
-    that reads it would act as noisily.
-    """
-    train = TrainConfig(
-        n_layer=3, n_embd=64, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, tokenizer="uniform", bins=50, window=8,
-        discount=0.98, termination_penalty=None, batch_size=64, updates=1200, learning_rate=3e-3, eval_every=100,
-        eval_windows=512, save_every=200,
-    )  # fmt: skip
-    planner = _beam_search(horizon=7, beam_width=16, context=0, discount=0.98, action_cdf=0.4, replan_every=2)
-    return Preset(name="tt_quickstart", train=train, planner=planner)
-
-
-def tt_debug(transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """A tiny model and a short run that pass in seconds on a CPU; the length does not follow the dataset."""
-    train = TrainConfig(
-        n_layer=1, n_head=2, n_embd=32, bins=20, window=4, batch_size=32, updates=50, warmup_updates=5,
-        eval_every=25, save_every=25, eval_windows=256, log_every=5,
-    )  # fmt: skip
-    return Preset(name="tt_debug", train=train, planner=_beam_search(horizon=2, beam_width=4, context=2))
-
-
-PRESETS: dict[str, Callable[[int], Preset]] = {
-    function.__name__: function
-    for function in (
-        *(tt_default, tt_hopper_medium, tt_hopper_medium_replay, tt_hopper_medium_expert),
-        *(tt_halfcheetah_medium, tt_halfcheetah_medium_replay, tt_halfcheetah_medium_expert),
-        *(tt_walker2d_medium, tt_walker2d_medium_replay, tt_walker2d_medium_expert),
-        *(tt_ant, tt_pointmaze, tt_small, tt_small_locomotion, tt_cpu, tt_cpu_locomotion, tt_quickstart, tt_debug),
-    )
+PRESETS = {
+    "tt_default": Row(
+        summary="the paper's planner and length, in an environment that the paper does not have",
+        epochs=50,
+        train=NO_PENALTY,
+    ),
+    "tt_hopper_medium": Row(summary="Hopper medium", epochs=50),
+    "tt_hopper_medium_replay": Row(summary="Hopper medium-replay", epochs=80),
+    "tt_hopper_medium_expert": Row(summary="Hopper medium-expert", epochs=50),
+    "tt_halfcheetah_medium": Row(summary="HalfCheetah medium", epochs=50, planner=SHORT),
+    "tt_halfcheetah_medium_replay": Row(summary="HalfCheetah medium-replay", epochs=50, planner=SHORT),
+    "tt_halfcheetah_medium_expert": Row(
+        summary="HalfCheetah medium-expert", epochs=50, planner={"horizon": 15, "beam_width": 32}
+    ),
+    "tt_walker2d_medium": Row(summary="Walker2d medium", epochs=50),
+    "tt_walker2d_medium_replay": Row(
+        summary="Walker2d medium-replay",
+        epochs=80,
+        planner={"horizon": 20, "beam_width": 32, "action_top_k": 40, "action_cdf": None},
+    ),
+    "tt_walker2d_medium_expert": Row(
+        summary="Walker2d medium-expert", epochs=50, planner={"horizon": 5, "beam_width": 128}
+    ),
+    "tt_ant": Row(
+        summary="Ant, data of every kind; the 27 observations without contact forces",
+        epochs=50,
+        train={"batch_size": 128},
+        planner={"horizon": 5, "beam_width": 128},
+    ),
+    "tt_pointmaze": Row(
+        summary="mazes, which the paper has no beam search for",
+        epochs=50,
+        train=NO_PENALTY,
+        planner={"horizon": 15, "beam_width": 64},
+    ),
+    "tt_small": Row(
+        summary="fewer than 100,000 transitions, in minutes on a CPU",
+        at_most=(11.0, 4000),
+        train={**SMALL_TRAIN, **NO_PENALTY},
+        planner=SMALL_PLANNER,
+    ),
+    "tt_small_locomotion": Row(
+        summary="tt_small with the paper's penalty for an end",
+        at_most=(11.0, 4000),
+        train=SMALL_TRAIN,
+        planner=SMALL_PLANNER,
+    ),
+    "tt_cpu": Row(
+        summary="100,000 transitions and more without a GPU: the paper's model, at a higher rate",
+        at_most=(5.0, 2600),
+        train={**CPU_TRAIN, **NO_PENALTY},
+        planner={**CPU_PLANNER, "context": 0},
+    ),
+    "tt_cpu_locomotion": Row(
+        summary="tt_cpu with the paper's penalty for an end and its context of 5 transitions",
+        at_most=(5.0, 2600),
+        train=CPU_TRAIN,
+        planner={**CPU_PLANNER, "context": 5},
+    ),
+    # Context 0: what the last actions tell is how noisy the walker was, and a plan that reads it would act as noisily.
+    "tt_quickstart": Row(
+        summary="a point maze in minutes on a CPU, whatever the size of the dataset",
+        train={
+            **SMALL_MODEL,
+            **NO_PENALTY,
+            **{"window": 8, "batch_size": 64, "updates": 1200, "learning_rate": 3e-3},
+            **{"eval_every": 100, "eval_windows": 512, "save_every": 200},
+        },
+        planner={**SMALL_PLANNER, "action_cdf": 0.4, "replan_every": 2},
+    ),
+    "tt_debug": Row(
+        summary="a tiny model in seconds on a CPU, whatever the size of the dataset",
+        train={
+            **{"n_layer": 1, "n_head": 2, "n_embd": 32, "bins": 20, "window": 4, "batch_size": 32},
+            **{"updates": 50, "warmup_updates": 5, "eval_every": 25, "save_every": 25, "eval_windows": 256},
+            "log_every": 5,
+        },
+        planner={"horizon": 2, "beam_width": 4, "context": 2},
+    ),
 }
 
 
@@ -219,12 +182,22 @@ def preset_named(name: str, transitions: int = REFERENCE_TRANSITIONS) -> Preset:
     """The preset of that name for a dataset of that size.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: for an unknown name, or an empty dataset where its size matters.
     """
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS) or f"there are auto, {', '.join(PRESETS)}."
-        raise ConfigError(f"There is no preset {name!r}; {hint}")
-    return PRESETS[name](transitions)
+        raise ConfigError(f"Unknown preset {name!r}; {hint}")
+    row = PRESETS[name]
+    train = TrainConfig(**row.train)
+    if row.epochs is not None or row.at_most is not None:
+        require(transitions >= 1, "transitions", transitions, "be at least 1 for a preset")
+    if row.epochs is not None:
+        warmup = math.ceil(transitions / train.batch_size)
+        train = replace(train, epochs=row.epochs * REFERENCE_TRANSITIONS / transitions, warmup_updates=warmup)
+    if row.at_most is not None:
+        epochs, updates = row.at_most
+        train = replace(train, epochs=min(epochs, updates * train.batch_size / transitions))
+    return Preset(name=name, train=train, planner=planner_named(row.type).config_class()(**row.planner))
 
 
 def preset_for(info: "DatasetInfo", *, gpu: bool) -> Preset:

@@ -90,8 +90,10 @@ def workers(cell):
     return [tuple(line.split()) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def is_saved(cell):
-    return any((cell.model / "training_state").glob("step-*"))
+def newest(cell):
+    """The updates of its newest checkpoint, 0 without one."""
+    steps = (cell.model / "training_state").glob("step-*")
+    return max((int(step.name.removeprefix("step-")) for step in steps), default=0)
 
 
 def is_running(process):
@@ -108,6 +110,16 @@ def in_the_meantime(function):
     return thread
 
 
+def interrupt_when(condition):
+    def interrupt():
+        try:
+            until(condition)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    in_the_meantime(interrupt)
+
+
 def weights(cell):
     return hashlib.sha256((cell.model / "model.safetensors").read_bytes()).hexdigest()
 
@@ -117,7 +129,7 @@ def test_two_nodes_share_the_cells_and_one_whose_worker_is_killed_resumes(cell, 
     cells = [cell("bc", seed, dataset=ID, settings=settings(2000)) for seed in range(3)]
 
     def kill():
-        until(lambda: is_saved(cells[0]))
+        until(lambda: newest(cells[0]))
         os.kill(int(workers(cells[0])[0][0]), signal.SIGKILL)
 
     killer, lines = in_the_meantime(kill), []
@@ -137,29 +149,19 @@ def test_two_nodes_share_the_cells_and_one_whose_worker_is_killed_resumes(cell, 
 
 @pytest.mark.ray
 def test_ctrl_c_saves_and_leaves_nothing_running_and_a_second_run_resumes(cell, work, address):
-    cells = [cell("bc", seed, dataset=ID, settings=settings(100_000)) for seed in range(3)]
-
-    def interrupt():
-        until(lambda: all(is_saved(made) for made in cells[:2]))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = in_the_meantime(interrupt)
+    cells = [cell("bc", seed, dataset=ID, settings=settings(1_000_000)) for seed in range(3)]
+    interrupt_when(lambda: all(newest(made) for made in cells[:2]))
     outcomes = run_on_ray(cells, "cpu", address=address, work=work)
-    thread.join()
     assert [outcome.status for outcome in outcomes] == ["stopped"] * 3
     assert {outcome.cell.seed: outcome.reason for outcome in outcomes}[2] == "not begun"
     for made in cells[:2]:
-        assert f"{made.name} stopped after " in made.log.read_text()
+        assert f"{made.name} stopped after {newest(made)} updates, saved" in made.log.read_text()
         until(lambda made=made: not is_running(workers(made)[0][0]))
     assert workers(cells[2]) == []
-
-    def interrupt_again():
-        until(lambda: len(workers(cells[0])) == 2 and "Resuming" in cells[0].log.read_text())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = in_the_meantime(interrupt_again)
+    before = newest(cells[0])
+    interrupt_when(lambda: newest(cells[0]) > before)
     run_on_ray(cells[:1], "cpu", address=address, work=work)
-    thread.join()
+    assert newest(cells[0]) > before
 
 
 @pytest.mark.ray

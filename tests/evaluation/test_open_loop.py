@@ -22,8 +22,9 @@ from trajplan.evaluation.open_loop import (
     predict_by_ensemble,
     tokenised,
 )
-from trajplan.models.decoder import CachedDecoder, RecomputingDecoder
+from trajplan.models.decoder import CachedDecoder
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.scaling import Scaling
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearchConfig
@@ -90,7 +91,7 @@ def made_up(seed, starts, context, horizon):
 
 
 def test_starts_lie_inside_their_episodes(dataset):
-    found = draw(dataset, ALL, horizon=5, context=3, starts=1000, seed=0)
+    found = draw(dataset, ALL, steps=5, context=3, starts=1000, seed=0)
     expected = [(number, t) for number, T in enumerate(LENGTHS) for t in range(3, T - 5 + 1)]
     # The first dimension is 100 times the episode's number, plus the step.
     assert found.present[:, 0].tolist() == [100 * number + t for number, t in expected]
@@ -100,11 +101,11 @@ def test_starts_lie_inside_their_episodes(dataset):
     for ahead in (-3, 0, 4):
         assert np.array_equal(found.actions[:, 3 + ahead], dataset.actions[rows + ahead])
     assert np.array_equal(found.rewards[:, 0], dataset.rewards[rows - 3])
-    few = draw(dataset, np.array([0, 3]), horizon=5, context=3, starts=7, seed=1)
+    few = draw(dataset, np.array([0, 3]), steps=5, context=3, starts=7, seed=1)
     assert len(set(few.present[:, 0])) == 7
     assert set(few.episodes) <= {0, 3}
     with pytest.raises(DataError, match="has the 40 steps that it takes to look 38 ahead; the longest has 30"):
-        draw(dataset, ALL, horizon=38, context=2, starts=1, seed=0)
+        draw(dataset, ALL, steps=38, context=2, starts=1, seed=0)
 
 
 def test_predictions_are_those_of_the_whole_sequence_recomputed(dataset, parts):
@@ -175,7 +176,7 @@ def test_errors_are_in_standard_deviations():
 
 def test_no_model_comes_nearer_than_the_tokens(dataset, parts):
     model, tokenizer = parts
-    recorded = draw(dataset, ALL, horizon=10, context=2, starts=50, seed=3)
+    recorded = draw(dataset, ALL, steps=10, context=2, starts=50, seed=3)
     deviation = dataset.statistics().std
     floor = errors(tokenised(tokenizer, recorded.truth, torch.device("cpu")), recorded.truth, deviation)["rms"]
     reached = errors(predict(model, tokenizer, recorded, CachedDecoder(model)), recorded.truth, deviation)["rms"]
@@ -203,8 +204,18 @@ def folders(dataset, parts, tmp_path, monkeypatch):
 
 def test_the_command_measures_both_on_held_out_starts(dataset, folders, tmp_path, capsys):
     folder, ensemble = folders
-    words = ["--open-loop", "7", "--dynamics", ensemble, "--device", "cpu", "--output", tmp_path / "out"]
-    assert main(["evaluate", str(folder), *map(str, words)]) == 0
+    words = [
+        "--open-loop",
+        "--open-loop-steps",
+        "7",
+        "--dynamics",
+        ensemble,
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "out",
+    ]
+    assert main(["evaluate", str(folder), "--device", "cpu", *map(str, words)]) == 0
     found = json.loads((tmp_path / "out/open_loop.json").read_text())
     _, held_out = dataset.split(0.5, SEED)
     assert found["episodes"] == {"all": 4, "held_out": 2, "used": sum(LENGTHS[number] >= 12 for number in held_out)}
@@ -228,9 +239,9 @@ def test_what_does_not_go_together_is_refused(dataset, folders, tmp_path, capsys
     folder, ensemble = folders
     for words, message in {
         ("--open-loop", "--video", "--horizon", "3"): "--open-loop runs no episodes and no planner: leave out --video",
-        ("--dynamics", str(ensemble)): "--dynamics names an ensemble to measure beside the model in --open-loop",
-        ("--open-loop", "0"): "horizon is 0; it must be at least 1",
-        ("--open-loop", "90"): "has the 95 steps that it takes to look 90 ahead",
+        ("--dynamics", str(ensemble)): "--dynamics goes with --open-loop: give that too.",
+        ("--open-loop", "--open-loop-steps", "0"): "steps is 0; it must be at least 1",
+        ("--open-loop", "--open-loop-steps", "90"): "has the 95 steps that it takes to look 90 ahead",
     }.items():
         assert main(["evaluate", str(folder), *words]) == 2
         assert message in capsys.readouterr().err

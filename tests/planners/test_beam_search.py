@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trajplan.errors import ConfigError
-from trajplan.models.decoder import RecomputingDecoder
+from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
 from trajplan.planners.tokens import read_prefix

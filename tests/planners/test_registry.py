@@ -11,7 +11,7 @@ import torch
 
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError
-from trajplan.models.decoder import RecomputingDecoder
+from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
 from trajplan.planners.controller import PlanningPolicy

@@ -34,7 +34,7 @@ def test_settings_that_cannot_be_met() -> None:
     joined = np.zeros((3, 2), dtype=np.float32)
     with pytest.raises(ConfigError, match="12 discrete actions for 10 bins"):
         fit_tokenizer("quantile", joined, 10, [None, 12])
-    with pytest.raises(ConfigError, match="no tokenizer 'kmeans'; there are quantile, uniform"):
+    with pytest.raises(ConfigError, match="Unknown tokenizer 'kmeans'; there are quantile, uniform"):
         fit_tokenizer("kmeans", joined, 10)
     with pytest.raises(ConfigError, match="bins is 0"):
         fit_tokenizer("uniform", joined, 0)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--video", action="store_true", help="film the first episodes; point mazes need no OpenGL")
     parser.add_argument("--video-episodes", type=int, default=3, metavar="N", help="how many to film (default: 3)")
     parser.add_argument("--picture", action="store_true", help="draw plans of the first episode that is run: plan.png")
-    parser.add_argument("--viewer", action="store_true", help="a page to walk through its plans: viewer.html")
+    parser.add_argument("--viewer", action="store_true", help="a page to step through its plans: viewer.html")
     _add_open_loop_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in PLANNERS.items())
@@ -59,23 +60,23 @@ def _add_planner_settings(parser: Parser, words: list[str]) -> None:
 def _add_open_loop_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("open loop: held-out episodes of the dataset instead of the environment")
     group.add_argument(
-        "--open-loop",
-        metavar="STEPS",
-        type=int,
-        nargs="?",
-        const=100,
-        help="predict so far (default: 100) by the recorded actions: open_loop.json, open_loop.png",
+        "--open-loop", action="store_true", help="predict them by their actions alone: open_loop.json, open_loop.png"
     )
-    group.add_argument("--open-loop-starts", metavar="N", type=int, default=256, help="places (default: 256)")
-    group.add_argument("--dynamics", metavar="DIR", type=Path, help="a baseline whose ensemble to measure beside it")
+    group.add_argument("--open-loop-steps", type=int, metavar="N", help="how far ahead (default: 100)")
+    group.add_argument("--open-loop-starts", type=int, metavar="N", help="from how many places (default: 256)")
+    group.add_argument(
+        "--dynamics", type=Path, metavar="DIR", help="a MOPO, MBPO or COMBO run whose ensemble predicts the same"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns 0, or 130 when interrupted."""
-    if args.open_loop is not None:
-        return _run_open_loop(args)
-    if args.dynamics is not None:
-        raise ConfigError("--dynamics names an ensemble to measure beside the model in --open-loop: give that too.")
+    open_loop = {name: getattr(args, name) for name in ("open_loop_steps", "open_loop_starts", "dynamics")}
+    open_loop = {name: value for name, value in open_loop.items() if value is not None}
+    if args.open_loop:
+        return _run_open_loop(args, open_loop)
+    if open_loop:
+        raise ConfigError(f"{_flags(open_loop)} goes with --open-loop: give that too.")
     from trajplan.evaluating import EvaluationInterrupted, evaluate
     from trajplan.hub import checkpoint_folder
 
@@ -100,7 +101,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_open_loop(args: argparse.Namespace) -> int:
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
+def _run_open_loop(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     import inspect
 
     from trajplan.evaluating import evaluate
@@ -112,21 +117,13 @@ def _run_open_loop(args: argparse.Namespace) -> int:
     unfit = [*(name for name in unfit if name not in ("seed", "device")), *(["planner"] if args.planner else [])]
     unfit += given(args, planner_named(args.settings_of).config_class())
     if unfit:
-        flags = ", ".join("--" + name.replace("_", "-") for name in unfit)
-        raise ConfigError(f"--open-loop runs no episodes and no planner: leave out {flags}.")
+        raise ConfigError(f"--open-loop runs no episodes and no planner: leave out {_flags(unfit)}.")
     folder, output = checkpoint_folder(args.checkpoint), _output_folder(args)
     if is_baseline(folder):
         raise ConfigError(f"{args.checkpoint} is a baseline: --open-loop measures a transformer (and --dynamics DIR).")
-    report = evaluate_open_loop(
-        folder,
-        output,
-        horizon=args.open_loop,
-        starts=args.open_loop_starts,
-        dynamics=args.dynamics,
-        seed=args.seed,
-        device=args.device,
-    )
-    ahead = sorted({1, min(10, args.open_loop), args.open_loop})
+    settings = {name.removeprefix("open_loop_"): value for name, value in settings.items()}
+    report = evaluate_open_loop(folder, output, seed=args.seed, device=args.device, **settings)
+    ahead = sorted({1, min(10, report["horizon"]), report["horizon"]})
     print(f"{'error, in std':<18}" + "".join(f"{f'{step} ahead':>12}" for step in ahead))
     for name, found in report["errors"].items():
         values = [found["rms"][step - 1] for step in ahead]
@@ -152,8 +149,7 @@ def _planner(args: argparse.Namespace, folder: Path) -> Any:
         flags = [*(["planner"] if args.planner else []), *settings]
         flags += [name for name in ("picture", "viewer") if getattr(args, name)]
         if flags:
-            names = ", ".join("--" + name.replace("_", "-") for name in flags)
-            raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {names}.")
+            raise ConfigError(f"{args.checkpoint} is a baseline, which does not plan: leave out {_flags(flags)}.")
         return None
     saved = saved_planner(folder)
     if settings and args.settings_of != (args.planner or type_of(saved)):

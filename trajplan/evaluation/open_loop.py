@@ -41,7 +41,7 @@ def evaluate_open_loop(
     folder: str | Path,
     output: str | Path,
     *,
-    horizon: int = 100,
+    steps: int = 100,
     starts: int = 256,
     dynamics: str | Path | None = None,
     seed: int = 0,
@@ -51,13 +51,13 @@ def evaluate_open_loop(
     """Measure a checkpoint's open-loop error on the episodes that its training held out; open_loop.json and .png.
 
     From each start the transformer reads 5 transitions and the present observation, then of every step only the
-    recorded action; an ensemble is given the same observation and actions. The recorded episode goes on for `horizon`
+    recorded action; an ensemble is given the same observation and actions. The recorded episode goes on for `steps`
     steps from each start, so every step of a curve is of the same starts.
 
     Args:
         folder: of a trained transformer; its dataset must be on this machine or the hub.
         output: folder to write to.
-        horizon: H, steps to look ahead.
+        steps: H, to look ahead.
         starts: B at most, drawn without repetition.
         dynamics: a baseline's folder with a dynamics ensemble to be measured beside, on the same starts.
         seed: of the draw.
@@ -75,7 +75,7 @@ def evaluate_open_loop(
         ConfigError: for settings out of range, or models that do not fit together.
         DataError: when the dataset is not there, or not the one that was trained on, or no episode is long enough.
     """
-    for name, value in {"horizon": horizon, "starts": starts}.items():
+    for name, value in {"steps": steps, "starts": starts}.items():
         require(value >= 1, name, value, "be at least 1")
     folder, output, on = Path(folder), Path(output).expanduser(), choose_device(device)
     loaded = load_model_folder(folder, on)
@@ -93,14 +93,14 @@ def evaluate_open_loop(
         )
     _, held_out = dataset.split(training.held_out, training.seed)
     context = min(CONTEXT, loaded.model.config.window - 1)
-    recorded = draw(dataset, held_out, horizon=horizon, context=context, starts=starts, seed=seed)
+    recorded = draw(dataset, held_out, steps=steps, context=context, starts=starts, seed=seed)
 
     count = len(recorded.rewards)
     chunks = [slice(begin, begin + CHUNK) for begin in range(0, count, CHUNK)]
     decoder = CachedDecoder(loaded.model)
     predicted: dict[str, list[np.ndarray]] = {"transformer": [], "ensemble": []}
     every = 0.1 if sys.stderr.isatty() else 30.0
-    with tqdm(total=horizon * len(chunks), unit="step", mininterval=every, disable=not progress) as bar:
+    with tqdm(total=steps * len(chunks), unit="step", mininterval=every, disable=not progress) as bar:
         for rows in chunks:
             part = recorded.of(rows)
             guess = predict(loaded.model, loaded.tokenizer, part, decoder, bar.update)
@@ -116,7 +116,7 @@ def evaluate_open_loop(
         "dataset": dataset.id,
         "episodes": {"all": dataset.num_episodes, "held_out": len(held_out), "used": len(np.unique(recorded.episodes))},
         "starts": count,
-        "horizon": horizon,
+        "horizon": steps,
         "context": context,
         "seed": seed,
         "model_sha256": _sha256(folder / "model.safetensors"),
@@ -161,27 +161,27 @@ class Recorded:
 
 
 def draw(
-    dataset: OfflineDataset, episodes: np.ndarray, *, horizon: int, context: int, starts: int, seed: int
+    dataset: OfflineDataset, episodes: np.ndarray, *, steps: int, context: int, starts: int, seed: int
 ) -> Recorded:
     """At most `starts` stretches of some of the episodes, drawn without repetition from all that there are."""
     lengths = dataset.lengths[episodes]
-    room = np.maximum(lengths - context - horizon + 1, 0)
+    room = np.maximum(lengths - context - steps + 1, 0)
     if room.sum() == 0:
         raise DataError(
-            f"None of the {len(episodes)} held-out episodes of dataset {dataset.id} has the {context + horizon} steps "
-            f"that it takes to look {horizon} ahead; the longest has {lengths.max()}."
+            f"None of the {len(episodes)} held-out episodes of dataset {dataset.id} has the {context + steps} steps "
+            f"that it takes to look {steps} ahead; the longest has {lengths.max()}."
         )
     ends = np.cumsum(room)
     total = int(ends[-1])
     chosen = np.sort(np.random.default_rng(seed).choice(total, min(starts, total), replace=False))
     which = np.searchsorted(ends, chosen, side="right")
     rows = dataset.offsets[episodes[which]] + context + chosen - (ends - room)[which]
-    steps = np.arange(-context, horizon + 1)
+    around = np.arange(-context, steps + 1)
     # Row r of an episode's transitions is row r + episode of its observations, one more each.
     return Recorded(
-        observations=np.asarray(dataset.observations[(rows + episodes[which])[:, None] + steps], np.float32),
-        actions=np.asarray(dataset.actions[rows[:, None] + steps[:-1]], np.float32),
-        rewards=np.asarray(dataset.rewards[rows[:, None] + steps[:context]], np.float32),
+        observations=np.asarray(dataset.observations[(rows + episodes[which])[:, None] + around], np.float32),
+        actions=np.asarray(dataset.actions[rows[:, None] + around[:-1]], np.float32),
+        rewards=np.asarray(dataset.rewards[rows[:, None] + around[:context]], np.float32),
         episodes=episodes[which],
     )
 

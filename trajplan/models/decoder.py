@@ -1,4 +1,4 @@
-"""Incremental decoding of a Trajectory Transformer for many beams, each token computed once.
+"""Incremental decoding of a Trajectory Transformer for many beams or a tree, each token computed once.
 
 Shapes: B environments, K beams an environment, n candidates a beam, H heads, d width of a head, D = H * d, V bins,
 J tokens a transition. A candidate's tokens live in one of three stores:
@@ -6,6 +6,8 @@ J tokens a transition. A candidate's tokens live in one of three stores:
 - the prefix, encoded once per environment and read by all of its beams: (B * H, P, d);
 - the trunk, a beam's own tokens, read by all of its candidates: (B * H * K, window * J, d), preallocated;
 - the branch, what a candidate has added since the last `select`: (B * H * K * n, J, d), preallocated.
+
+What `keep` remembers lies in a `CacheTree`, from which `resume` copies whole paths into the trunk.
 """
 
 from typing import Protocol
@@ -15,14 +17,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
+from trajplan.models.cache_tree import CacheTree
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 
 
 class Decoder(Protocol):
-    """What a planner asks of a decoder; `CachedDecoder` and `RecomputingDecoder` give the same logits."""
+    """What a planner asks of a decoder; `CachedDecoder` and `RecomputingDecoder` give the same logits.
+
+    A beam search begins, then expands, selects and advances. A search over a tree keeps beams as nodes and resumes
+    any of them, in batches of any size, as often as it likes.
+    """
 
     def begin(self, tokens: Tensor, beams: int, candidates: int) -> Tensor:
-        """Encode what all beams of an environment share, tokens (B, P); logits (B, V + 1) of the next token."""
+        """Encode what all beams of an environment share, tokens (B, P); logits (B, V + 1) of the next token.
+
+        Forgets all nodes.
+        """
         ...
 
     def advance(self, tokens: Tensor) -> Tensor:
@@ -38,7 +48,24 @@ class Decoder(Protocol):
         ...
 
     def restart(self, tokens: Tensor) -> Tensor:
-        """Forget all and encode every beam anew from position 0, tokens (B, K, P); logits (B, K, V + 1)."""
+        """Encode every beam anew from position 0, tokens (B, K, P); logits (B, K, V + 1). Nodes stay."""
+        ...
+
+    def keep(self) -> Tensor:
+        """Remember every beam as it stands: the numbers (B, K) of new nodes. Not while a branch is open.
+
+        A node costs memory for the tokens that its beam has got since it was last kept or resumed, no others.
+        """
+        ...
+
+    def resume(self, nodes: Tensor) -> Tensor:
+        """Make nodes (B, K) of the same environments the beams, K of any size; their next logits (B, K, V + 1).
+
+        Their lengths may differ by whole transitions, also where one was kept before a `restart` and another after it.
+
+        Raises:
+            ValueError: for nodes of another environment or plan, or of lengths that differ otherwise.
+        """
         ...
 
 
@@ -52,7 +79,13 @@ class CachedDecoder:
         self.scale = self.d**-0.5
         self.sizes: tuple[int, int, int] | None = None
         self.spare: Tensor
-        self.prefix_length = self.trunk_length = self.branch_length = 0
+        self.prefix_length = self.trunk_length = self.branch_length = self.kept_length = self.lag = 0
+        self.newest: Tensor
+        # The nodes that the beams have come from; of nodes of unlike lengths also how many tokens each is behind and
+        # the columns that each does not see.
+        self.nodes: Tensor | None
+        self.behind: Tensor | None
+        self.unseen: Tensor | None
 
     @torch.no_grad()
     def begin(self, tokens: Tensor, beams: int, candidates: int) -> Tensor:
@@ -60,33 +93,77 @@ class CachedDecoder:
         self._allocate(tokens.shape[0], beams, candidates)
         hidden, keys_values = self._encode(tokens)
         self.prefix = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in keys_values]
-        self.prefix_length, self.trunk_length, self.branch_length = tokens.shape[1], 0, 0
-        return self._logits(hidden[:, -1])
+        self.begun_length = tokens.shape[1]
+        self.tree = CacheTree(len(self.model.h), self.model.config.n_positions)
+        self._stand(self.begun_length, 0)
+        logits = self._logits(hidden[:, -1])
+        self.newest = logits[:, None].expand(-1, beams, -1)
+        return logits
 
     @torch.no_grad()
     def restart(self, tokens: Tensor) -> Tensor:
         """See `Decoder.restart`."""
         B, K, P = tokens.shape
+        self._allocate(B, K, self.candidates)
         hidden, keys_values = self._encode(tokens.flatten(0, 1))
         for store, pair in zip(self.trunk, keys_values, strict=True):
             for i in range(2):
                 store[i, :, :P].view(B, self.H, K, P, self.d).copy_(pair[i].unflatten(0, (B, K)).transpose(1, 2))
-        self.prefix_length, self.trunk_length, self.branch_length = 0, P, 0
-        return self._logits(hidden[:, -1]).unflatten(0, (B, K))
+        self._stand(0, P)
+        self.newest = self._logits(hidden[:, -1]).unflatten(0, (B, K))
+        return self.newest
+
+    @torch.no_grad()
+    def keep(self) -> Tensor:
+        """See `Decoder.keep`."""
+        assert self.sizes is not None
+        assert self.branch_length == 0, "select closes the branch"
+        B, K, _ = self.sizes
+        own = slice(self.kept_length, self.trunk_length)
+        self.nodes = self.tree.add(self.nodes, self.prefix_length > 0, own.stop - own.start, self.newest)
+        for index, store in enumerate(self.trunk):
+            self.tree.store(index, store[:, :, own].unflatten(1, (B, self.H, K)))
+        self.kept_length = self.trunk_length
+        return self.nodes
+
+    @torch.no_grad()
+    def resume(self, nodes: Tensor) -> Tensor:
+        """See `Decoder.resume`; it waits for the device, to learn the nodes' lengths."""
+        B, K = nodes.shape
+        paths = self.tree.paths(nodes)
+        S, P = paths.slots.shape[-1], self.begun_length if paths.prefixed.any() else 0
+        ends = paths.lengths + paths.prefixed * P
+        J = self.model.config.transition_dim
+        if ((ends - ends[:1, :1]) % J).any():
+            raise ValueError(f"the lengths of these nodes differ by other than whole transitions of {J} tokens.")
+        self._allocate(B, K, self.candidates)
+        self._stand(P, S)
+        for index, store in enumerate(self.trunk):
+            store[:, :, :S].unflatten(1, (B, self.H, K)).copy_(self.tree.gather(index, paths.slots))
+        self.nodes, self.kept_length, self.newest = nodes, S, paths.logits
+        if (ends != P + S).any():
+            # All paths end in the same column; a row does not see those before its path begins.
+            self.behind, self.lag = P + S - ends, int(P + S - ends[0, 0])
+            no_prefix = ~paths.prefixed[..., None].expand(B, K, P)
+            before = torch.arange(S, device=nodes.device) < (S - paths.lengths)[..., None]
+            self.unseen = torch.cat([no_prefix, before], -1)
+        return self.newest
 
     @torch.no_grad()
     def advance(self, tokens: Tensor) -> Tensor:
         """See `Decoder.advance`."""
         hidden = self._forward(tokens[:, :, None], branching=False)
         self.trunk_length += 1
-        return self._logits(hidden).unflatten(0, tokens.shape)
+        self.newest = self._logits(hidden).unflatten(0, tokens.shape)
+        return self.newest
 
     @torch.no_grad()
     def expand(self, tokens: Tensor) -> Tensor:
         """See `Decoder.expand`."""
         hidden = self._forward(tokens, branching=True)
         self.branch_length += 1
-        return self._logits(hidden).unflatten(0, tokens.shape)
+        self.newest = self._logits(hidden).unflatten(0, tokens.shape)
+        return self.newest
 
     @torch.no_grad()
     def select(self, beams: Tensor, candidates: Tensor) -> None:
@@ -106,11 +183,23 @@ class CachedDecoder:
                 new[i, :, S : S + b] = branch[i, :, :b].index_select(0, branch_index)
             self.trunk[index], self.spare = new, old
         self.trunk_length, self.branch_length = S + b, 0
+        row = torch.arange(B, device=beams.device)[:, None]
+        self.newest = self.newest[row, beams, candidates] if b else self.newest[row, beams]
+        if self.nodes is not None:
+            self.nodes = self.nodes[row, beams]
+        if self.behind is not None and self.unseen is not None:
+            self.behind, self.unseen = self.behind[row, beams], self.unseen[row, beams]
+
+    def _stand(self, prefix: int, trunk: int) -> None:
+        """Be where all beams have read this many tokens of the two stores, and none of them is a node."""
+        self.prefix_length, self.trunk_length, self.branch_length, self.kept_length = prefix, trunk, 0, 0
+        self.nodes = self.behind = self.unseen = None
+        self.lag = 0
 
     def _allocate(self, B: int, K: int, n: int) -> None:
         if self.sizes == (B, K, n):
             return
-        self.sizes = (B, K, n)
+        self.sizes, self.candidates = (B, K, n), n
         config = self.model.config
         rows, J = B * self.H * K, config.transition_dim
         empty = self.model.heads.new_empty
@@ -133,7 +222,9 @@ class CachedDecoder:
     def _forward(self, tokens: Tensor, *, branching: bool) -> Tensor:
         """Hidden states (B * K * n, D) of one new token each, tokens (B, K, n), whose keys and values are stored."""
         B, K, n = tokens.shape
-        position = self.prefix_length + self.trunk_length + self.branch_length
+        position: int | Tensor = self.prefix_length + self.trunk_length + self.branch_length
+        if self.behind is not None:
+            position = position - self.behind[:, :, None, None]
         hidden = self.model.embed(tokens[..., None], position).view(B * K * n, self.D)
         store, at = (self.branch, self.branch_length) if branching else (self.trunk, self.trunk_length)
         for index, block in enumerate(self.model.h):
@@ -162,7 +253,11 @@ class CachedDecoder:
             parts.append((branch_keys[:, :b], branch_values[:, :b], 1))
         rows = q.shape[0]
         scores = [torch.bmm(q.view(-1, share, self.d), keys.transpose(1, 2)).view(rows, -1) for keys, _, share in parts]
-        weights = torch.cat(scores, -1).softmax(-1).split([score.shape[1] for score in scores], -1)
+        joined = torch.cat(scores, -1)
+        if self.unseen is not None:
+            unseen = self.unseen[:, None, :, None]
+            joined[:, : unseen.shape[-1]].view(-1, self.H, K, n, unseen.shape[-1]).masked_fill_(unseen, float("-inf"))
+        weights = joined.softmax(-1).split([score.shape[1] for score in scores], -1)
         attended = None
         for weight, (_, values, share) in zip(weights, parts, strict=True):
             weight = weight.reshape(-1, share, weight.shape[1])
@@ -183,52 +278,5 @@ class CachedDecoder:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, V + 1) after the newest token, from its hidden state (rows, D)."""
-        position = self.prefix_length + self.trunk_length + self.branch_length - 1
+        position = self.prefix_length + self.trunk_length + self.branch_length - 1 - self.lag
         return self.model.next_logits(hidden, position)
-
-
-class RecomputingDecoder:
-    """Runs the whole sequence through the model for every token: slow, and plain to see right."""
-
-    def __init__(self, model: TrajectoryTransformer):
-        self.model = model
-
-    @torch.no_grad()
-    def begin(self, tokens: Tensor, beams: int, candidates: int) -> Tensor:
-        """See `Decoder.begin`."""
-        self.beams = tokens[:, None].expand(-1, beams, -1)
-        self.branches = self._branch(candidates)
-        return self.model(tokens).logits[:, -1]
-
-    @torch.no_grad()
-    def restart(self, tokens: Tensor) -> Tensor:
-        """See `Decoder.restart`."""
-        self.beams = tokens
-        self.branches = self._branch(self.branches.shape[2])
-        return self._last_logits(tokens)
-
-    @torch.no_grad()
-    def advance(self, tokens: Tensor) -> Tensor:
-        """See `Decoder.advance`."""
-        self.beams = torch.cat([self.beams, tokens[..., None]], -1)
-        self.branches = self._branch(self.branches.shape[2])
-        return self._last_logits(self.beams)
-
-    @torch.no_grad()
-    def expand(self, tokens: Tensor) -> Tensor:
-        """See `Decoder.expand`."""
-        self.branches = torch.cat([self.branches, tokens[..., None]], -1)
-        return self._last_logits(self.branches)
-
-    def select(self, beams: Tensor, candidates: Tensor) -> None:
-        """See `Decoder.select`."""
-        environment = torch.arange(len(beams), device=beams.device)[:, None]
-        self.beams = self.branches[environment, beams, candidates]
-        self.branches = self._branch(self.branches.shape[2])
-
-    def _branch(self, candidates: int) -> Tensor:
-        return self.beams[:, :, None].expand(-1, -1, candidates, -1)
-
-    def _last_logits(self, tokens: Tensor) -> Tensor:
-        rows = tokens.reshape(-1, tokens.shape[-1])
-        return self.model(rows).logits[:, -1].unflatten(0, tokens.shape[:-1])

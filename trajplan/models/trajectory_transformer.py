@@ -142,10 +142,10 @@ class TrajectoryTransformer(PreTrainedModel):
             init.copy_(module.heads, std * _smooth_tables(module.config))
             init.copy_(module.illegal, _illegal_tokens(module.config))
 
-    def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Embeddings of consecutive tokens (..., L), the first at position `start`: (..., L, D)."""
+    def embed(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:
+        """Embeddings (..., L, D) of consecutive tokens (..., L), the first at `start`, one position or (..., 1)."""
         J, V = self.config.transition_dim, self.config.bins
-        position = torch.arange(start, start + tokens.shape[-1], device=tokens.device)
+        position = start + torch.arange(tokens.shape[-1], device=tokens.device)
         dimension = position % J
         known = tokens.masked_fill(dimension == J - 1, 0)
         return self.wte(known + dimension * (V + 1)) + self.wpe(position)

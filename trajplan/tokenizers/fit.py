@@ -32,5 +32,5 @@ def fit_tokenizer(kind: str, joined: np.ndarray, bins: int, discrete: Sequence[i
         DataError: if there are no rows, a value is NaN or infinite, or a discrete value is none of its actions.
     """
     if kind not in TOKENIZERS:
-        raise ConfigError(f"There is no tokenizer {kind!r}; there are {', '.join(sorted(TOKENIZERS))}.")
+        raise ConfigError(f"Unknown tokenizer {kind!r}; there are {', '.join(sorted(TOKENIZERS))}.")
     return TOKENIZERS[kind](joined, bins, discrete)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from trajplan.errors import ConfigError
 from trajplan.evaluation.environments import import_mujoco
 from trajplan.evaluation.pictures import rendering
-from trajplan.evaluation.pictures.rendering import check_rendering
+from trajplan.evaluation.pictures.rendering import check_rendering, render
 from trajplan.evaluation.pictures.video import check_encoder
 
 
@@ -181,3 +182,21 @@ def test_what_writes_the_film_is_looked_for_first(monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ConfigError, match="pip install imageio-ffmpeg"):
         check_encoder()
+
+
+def test_every_simulator_is_drawn_into_its_own_context():
+    current = []
+
+    class Simulator(gymnasium.Env):
+        def __init__(self, name):
+            self.name = name
+
+        def render(self):
+            if not hasattr(self, "mujoco_renderer"):  # made with the first frame, and current then
+                viewer = SimpleNamespace(make_context_current=lambda: current.append(self.name))
+                self.mujoco_renderer = SimpleNamespace(viewer=viewer)
+                current.append(self.name)
+            return np.full((4, 4, 3), 200 if current[-1] == self.name else 0, np.uint8)
+
+    one, other = Simulator("one"), Simulator("other")
+    assert [int(render(env).min()) for env in (one, other, one, other, other)] == [200] * 5

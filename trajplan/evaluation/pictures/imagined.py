@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 
 from trajplan.data.environment import make_environment
+from trajplan.evaluation.pictures.rendering import render
 from trajplan.evaluation.rollout import Moment
 from trajplan.planners.plan import Plan
 
@@ -85,8 +86,8 @@ class Imagination:
         age = min(step - self._begun, len(self.positions) - 1)
         simulator: Any = self.env.unwrapped
         simulator.set_state(self.positions[age], self.velocities[age])
-        words = "now" if age == 0 else f"{age} step{'s' * (age > 1)} before"
-        return np.asarray(self.env.render()), f"imagined {words}"
+        words = f"imagined {age} step{'s' * (age > 1)} before" if age else "planned from here"
+        return render(self.env), words
 
     def close(self) -> None:
         """Close the simulator."""

@@ -45,6 +45,18 @@ def check_rendering(make_env: Callable[[], gymnasium.Env]) -> None:
         raise ConfigError("--video needs an environment that renders to arrays; leave --video out.")
 
 
+def render(env: gymnasium.Env) -> np.ndarray:
+    """A frame, (height, width, 3) uint8.
+
+    Gymnasium draws MuJoCo into whichever context is current; of several simulators that may be another's, or a closed
+    one, and the frame black.
+    """
+    viewer = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+    if viewer is not None:
+        viewer.make_context_current()
+    return np.asarray(env.render())
+
+
 def _first_frame(make_env: Callable[[], gymnasium.Env]) -> tuple[Any, str | None]:
     """A frame, or else what cannot be drawn and what to do."""
     # All of these are raised by one thing or another that is missing.

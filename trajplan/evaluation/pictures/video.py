@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trajplan.errors import ConfigError
 from trajplan.evaluation.pictures.imagined import Imagination, skipped_positions
 from trajplan.evaluation.pictures.maze import MazeRenderer, is_point_maze, maze_of
+from trajplan.evaluation.pictures.rendering import render
 from trajplan.evaluation.pictures.trace import current_plan
 from trajplan.evaluation.policy import Policy
 from trajplan.evaluation.rollout import Moment
@@ -93,7 +94,7 @@ class _Film:
     def _frame(self, moment: Moment) -> np.ndarray:
         caption = f"step {moment.step}   return {self.total:.1f}"
         if self.renderer is None or self.maze is None:
-            frame = np.asarray(moment.env.render())
+            frame = render(moment.env)
             if self.imagination is None:
                 return frame
             imagined, words = self.imagination.frame(moment.step)
