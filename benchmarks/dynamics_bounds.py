@@ -16,10 +16,11 @@ from record import write
 import trajplan.models.dynamics as dynamics_module
 from trajplan.baselines.dynamics.errors import held_out_errors
 from trajplan.baselines.dynamics.training import model_split, table_of, train_ensemble
-from trajplan.baselines.engine.scaling import Scaling, fit_scaling
+from trajplan.baselines.engine.scaling import fit_scaling
 from trajplan.baselines.mopo import MOPOConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.models.dynamics import DynamicsEnsemble, uncertainty_of
+from trajplan.models.scaling import Scaling
 
 ROWS = 20_000
 

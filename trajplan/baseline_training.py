@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from trajplan.baselines.engine.checkpoint import saved_settings
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.presets import note_for, preset_for
@@ -19,6 +18,7 @@ from trajplan.data.info import DatasetInfo
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
+from trajplan.models.scaling import Scaling
 from trajplan.runs.folder import open_dataset, resumes
 from trajplan.runs.result import TrainResult
 

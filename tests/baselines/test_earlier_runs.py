@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trajplan.baselines.dynamics.learned_model import load_dynamics
-from trajplan.baselines.engine.checkpoint import load_baseline, saved_settings
+from trajplan.baselines.engine.checkpoint import load_baseline, load_dynamics, saved_settings
 from trajplan.baselines.engine.run_state import fingerprint_of
 from trajplan.baselines.engine.scaling import fit_scaling, scaled_dataset
 from trajplan.baselines.engine.trainer import train

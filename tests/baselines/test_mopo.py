@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trajplan.baselines.dynamics.learned_model import load_dynamics
 from trajplan.baselines.dynamics.training import PROGRESS, EnsembleTrainer
+from trajplan.baselines.engine.checkpoint import load_dynamics
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.mopo import MOPO
 from trajplan.baselines.registry import METHODS

@@ -8,7 +8,6 @@ from PIL import Image
 
 from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.baselines.engine.checkpoint import save_settings
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.mopo import MOPOConfig
 from trajplan.cli import main
@@ -26,6 +25,7 @@ from trajplan.evaluation.open_loop import (
 from trajplan.models.decoder import CachedDecoder
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.recomputing_decoder import RecomputingDecoder
+from trajplan.models.scaling import Scaling
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.planners.settings import save_planner

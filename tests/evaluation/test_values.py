@@ -6,12 +6,12 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from trajplan.baselines.engine.policy import BaselinePolicy
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.baselines.registry import METHODS
 from trajplan.data.dataset import OfflineDataset
 from trajplan.evaluation.rollout import evaluate
 from trajplan.evaluation.values import ValueCheck
 from trajplan.models.networks import Dimensions
+from trajplan.models.scaling import Scaling
 
 
 class Countdown(gymnasium.Env):

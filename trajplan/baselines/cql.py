@@ -137,11 +137,7 @@ class CQL(SAC):
 
 
 class DiscreteCQL(nn.Module):
-    """Conservative Q-learning for Discrete actions: double Q-learning with the exact penalty.
-
-    Raises:
-        ConfigError: for a setting that only continuous actions have a use for.
-    """
+    """Conservative Q-learning for Discrete actions: double Q-learning with the exact penalty."""
 
     cosine = ()
 

@@ -33,11 +33,7 @@ class Entry:
         return getattr(import_module(self.module), self.config)
 
     def method_class(self, info: "DatasetInfo") -> Any:
-        """The class for a dataset's actions.
-
-        Raises:
-            ConfigError: if it has none for that kind.
-        """
+        """The class for a dataset's actions."""
         name = self.discrete if info.is_discrete else self.continuous
         if name is None:
             kinds = ("Discrete", "continuous") if info.is_discrete else ("continuous", "Discrete")
@@ -64,11 +60,7 @@ METHODS = {
 
 
 def method_named(name: str) -> Entry:
-    """The entry of a method.
-
-    Raises:
-        ConfigError: if there is none of that name.
-    """
+    """The entry of a method."""
     if name not in METHODS:
         known = ", ".join(METHODS)
         raise ConfigError(f"Unknown method {name!r}; {did_you_mean(name, METHODS) or f'there are {known}.'}")

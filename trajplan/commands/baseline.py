@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from trajplan.devices import choose_device
 
     choose_device(args.device)
-    ids, continued = datasets_of_run(args)
-    if args.resume and not continued:
+    ids, resumed = datasets_of_run(args)
+    if args.resume and not resumed:
         print(f"{args.output} holds no run yet: starting from the beginning.")
     settings = given(args, METHODS[args.method].config_class()) | given(args, RunConfig)
     result = baseline(args.method, ids, args.output, resume=args.resume, device=args.device, **settings)

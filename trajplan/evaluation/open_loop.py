@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from trajplan.baselines.dynamics.learned_model import load_dynamics
 from trajplan.baselines.dynamics.training import model_split
-from trajplan.baselines.engine.checkpoint import saved_settings
-from trajplan.baselines.engine.scaling import Scaling, training_episodes
+from trajplan.baselines.engine.checkpoint import load_dynamics, saved_settings
+from trajplan.baselines.engine.scaling import training_episodes
 from trajplan.config import require
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import dataset_ids
@@ -28,6 +27,7 @@ from trajplan.evaluation.pictures.open_loop import save_open_loop_picture
 from trajplan.files import make_folder, read_json, write_json
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.scaling import Scaling
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.checkpoint import load_model_folder

@@ -28,9 +28,6 @@ def resumes(folder: Path, resume: bool) -> bool:
     """Whether a run in the folder is to be resumed; if not, a new one must not overwrite what is there.
 
     A run that was stopped while it wrote its settings begins again when it is resumed.
-
-    Raises:
-        CheckpointError: if a new run would overwrite another one, or a file of a name that training writes.
     """
     if resume and holds_run(folder):
         return True

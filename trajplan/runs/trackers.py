@@ -21,11 +21,7 @@ def trackers_option(group: str = "") -> str:
 
 
 def tracker_names(trackers: str) -> list[str]:
-    """The trackers that the setting asks for.
-
-    Raises:
-        ConfigError: naming one that there is not.
-    """
+    """The trackers that the setting asks for."""
     names = [name.strip() for name in trackers.split(",") if name.strip()]
     for name in names:
         require(name in PACKAGES, "trackers", name, f"be among {', '.join(PACKAGES)}")
@@ -33,11 +29,7 @@ def tracker_names(trackers: str) -> list[str]:
 
 
 def check_trackers(names: list[str]) -> None:
-    """Refuse a tracker whose package is not installed.
-
-    Raises:
-        ConfigError: naming the package.
-    """
+    """Refuse a tracker whose package is not installed."""
     for name in names:
         if not any(find_spec(package) for package in PACKAGES[name]):
             package = PACKAGES[name][0]

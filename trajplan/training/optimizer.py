@@ -35,9 +35,6 @@ def learning_rate(update: int, config: TrainConfig) -> float:
     """The rate of update 0, 1, …: linear warm-up to the peak, then half a cosine to `final_learning_rate` of it.
 
     Warm-up takes `warmup_updates`, at most a tenth of the run; the last update has exactly the final rate.
-
-    Raises:
-        ConfigError: if `updates` is still open (see `TrainConfig.resolved`).
     """
     if config.updates is None:
         raise ConfigError("updates is none; resolve the settings for a dataset first.")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from trajplan.baselines.dynamics.learned_model import load_dynamics
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.engine.checkpoint import load_dynamics
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.iql import IQL, IQLConfig
 from trajplan.baselines.registry import METHODS, Entry

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from trajplan.baselines.engine import checkpoint
 from trajplan.baselines.engine.checkpoint import load_baseline
-from trajplan.baselines.engine.scaling import Scaling, fit_scaling, reward_transform, scaled_dataset, training_episodes
+from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, scaled_dataset, training_episodes
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.registry import METHODS
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError, TrajplanError
+from trajplan.models.scaling import Scaling
 from trajplan.runs import state
 from trajplan.runs.metrics import read_metrics
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.models.dynamics import DynamicsEnsemble, Prediction, Uncertainty, uncertainty_of
+from trajplan.models.scaling import Scaling
 
 STARTS = 5000
 BINS = 10

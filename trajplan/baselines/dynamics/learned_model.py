@@ -13,9 +13,6 @@ from trajplan.baselines.dynamics.errors import held_out_errors
 from trajplan.baselines.dynamics.rollouts import ModelRollouts
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.dynamics.training import PROGRESS, new_ensemble, train_ensemble
-from trajplan.baselines.engine.checkpoint import saved_settings
-from trajplan.baselines.engine.method import Method
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Batch, Transitions
@@ -23,6 +20,7 @@ from trajplan.errors import CheckpointError
 from trajplan.files import read_json, write_json
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.policies import Policy
+from trajplan.models.scaling import Scaling
 from trajplan.runs.state import STATES
 from trajplan.runs.tensors import read_tensors, write_tensors
 
@@ -33,14 +31,17 @@ EPISODES = 20
 REPORTED_STEPS = 10
 
 
-class PolicyMethod(Method, Protocol):
-    """A method whose policy can be rolled out.
+class Actor(Protocol):
+    """What is asked of a method whose policy is rolled out in a model.
 
     Attributes:
         policy: gives distributions over actions, on the device of the model.
     """
 
     policy: Policy
+
+    def act(self, observations: Tensor) -> Tensor:
+        """(B, S) standardised observations to (B, A) actions in [-1, 1], without exploration."""
 
 
 @dataclass
@@ -56,7 +57,7 @@ class LearnedModel:
     """
 
     rollouts: ModelRollouts
-    method: PolicyMethod
+    method: Actor
     starts: Tensor
     horizon: int
     seconds: float = 0.0
@@ -110,7 +111,7 @@ def draw_report(folder: Path) -> None:
 
 
 def prepare_model(
-    method: PolicyMethod,
+    method: Actor,
     dataset: OfflineDataset,
     transitions: Transitions,
     episodes: tuple[np.ndarray, np.ndarray],
@@ -142,7 +143,7 @@ def prepare_model(
     """
     path, states = folder / WEIGHTS, folder / STATES
     if path.exists():
-        dynamics = load_dynamics(folder).to(scaling.mean.device)
+        dynamics = read_dynamics(path, dataset.info, config).to(scaling.mean.device)
     else:
         trained = train_ensemble(
             dataset, episodes, scaling, config, states, seed=seed, stopped=stopped, visible=visible
@@ -172,17 +173,9 @@ def prepare_model(
     return LearnedModel(rollouts, method, starts.to(scaling.mean.device), horizon, seconds)
 
 
-def load_dynamics(folder: Path) -> DynamicsEnsemble:
-    """The trained ensemble in a run's folder, on the CPU; it speaks the environment's units.
-
-    Raises:
-        CheckpointError: if there is none, or it does not fit the folder's settings.
-    """
-    _, config, _ = saved_settings(folder)
-    if not isinstance(config, ModelBasedConfig) or not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"{folder} holds no trained dynamics model: it has no {WEIGHTS}.")
-    info = DatasetInfo.from_dict(read_json(folder / "dataset.json"))
-    weights = read_tensors(folder / WEIGHTS)
+def read_dynamics(path: Path, info: DatasetInfo, config: ModelBasedConfig) -> DynamicsEnsemble:
+    """The trained ensemble in a file, on the CPU; it speaks the environment's units."""
+    weights = read_tensors(path)
     try:
         # The terminal head is one output more than means and log-variances.
         ends = weights[f"networks.biases.{config.model_layers}"].shape[-1] % 2 == 1
@@ -190,5 +183,5 @@ def load_dynamics(folder: Path) -> DynamicsEnsemble:
         dynamics.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit its config.json or is damaged: {reason}") from None
+        raise CheckpointError(f"{path} does not fit its config.json or is damaged: {reason}") from None
     return dynamics.requires_grad_(False)

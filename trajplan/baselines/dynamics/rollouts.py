@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.data.transitions import Batch, Transitions
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.policies import Policy
+from trajplan.models.scaling import Scaling
 
 PARTS = ("observations", "actions", "rewards", "next_observations", "terminations")
 

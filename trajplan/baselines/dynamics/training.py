@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, DataError, TrajplanError
 from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.scaling import Scaling
 from trajplan.models.termination import termination_rule
 from trajplan.runs.bar import Bar
 from trajplan.runs.folder import other_settings

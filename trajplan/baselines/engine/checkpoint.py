@@ -11,16 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trajplan.baselines.dynamics.learned_model import WEIGHTS as DYNAMICS
+from trajplan.baselines.dynamics.learned_model import read_dynamics
+from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.policy import BaselinePolicy
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import BASELINE_TYPE, read_json, write_json
+from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.networks import Dimensions
+from trajplan.models.scaling import Scaling
 from trajplan.runs.tensors import difference, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
@@ -60,11 +64,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def saved_settings(folder: Path) -> tuple[str, Any, RunConfig]:
-    """Name and settings of the method, and settings of the run, in a folder.
-
-    Raises:
-        CheckpointError: if it holds no baseline, or one that this version cannot read.
-    """
+    """Name and settings of the method, and settings of the run, in a folder."""
     values, run = read_json(folder / "config.json"), read_json(folder / "training.json")
     if values.get("model_type") != BASELINE_TYPE:
         raise CheckpointError(f"{folder} holds a model of type {values.get('model_type')!r}, not {BASELINE_TYPE!r}.")
@@ -98,12 +98,21 @@ def load_baseline(folder: str | Path, device: torch.device | str = "cpu") -> Bas
     return BaselinePolicy(name, method.to(device).eval(), scaling.to(device), info)
 
 
-def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, info: DatasetInfo) -> Scaling:
-    """Put what `weights_of` gave back into a method; gives the scaling.
+def load_dynamics(folder: Path) -> DynamicsEnsemble:
+    """The trained ensemble in a run's folder, on the CPU; it speaks the environment's units.
 
     Raises:
-        CheckpointError: naming `path`, if the weights are of another method or other sizes.
+        CheckpointError: if there is none, or it does not fit the folder's settings.
     """
+    _, config, _ = saved_settings(folder)
+    path = folder / DYNAMICS
+    if not isinstance(config, ModelBasedConfig) or not path.is_file():
+        raise CheckpointError(f"{folder} holds no trained dynamics model: it has no {DYNAMICS}.")
+    return read_dynamics(path, DatasetInfo.from_dict(read_json(folder / "dataset.json")), config)
+
+
+def restore_weights(path: Path, weights: Mapping[str, Tensor], method: Method, info: DatasetInfo) -> Scaling:
+    """Put what `weights_of` gave back into a method; gives the scaling."""
     differs = difference(weights, weights_of(method, Scaling.of(info)))
     if differs:
         raise CheckpointError(f"{path} does not fit its config.json and dataset.json or is damaged: {differs}.")

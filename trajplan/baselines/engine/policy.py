@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from trajplan.baselines.engine.method import Method
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.data.info import DatasetInfo
 from trajplan.models.critics import DiscreteTwinQ, TwinQ
+from trajplan.models.scaling import Scaling
 
 
 class BaselinePolicy:

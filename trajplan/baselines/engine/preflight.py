@@ -6,11 +6,12 @@ import numpy as np
 
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
 from trajplan.baselines.dynamics.training import model_split
-from trajplan.baselines.engine.scaling import Scaling, fit_scaling, reward_transform, training_episodes
+from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, training_episodes
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.terminals import check_terminals
 from trajplan.baselines.registry import method_named
 from trajplan.data.dataset import OfflineDataset
+from trajplan.models.scaling import Scaling
 from trajplan.runs.trackers import check_trackers, tracker_names
 
 

@@ -13,12 +13,12 @@ from trajplan.baselines.dynamics.learned_model import LearnedModel
 from trajplan.baselines.engine import checkpoint
 from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.policy import BaselinePolicy
-from trajplan.baselines.engine.scaling import Scaling
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.transitions import Transitions
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json
+from trajplan.models.scaling import Scaling
 from trajplan.runs import state
 from trajplan.runs.tensors import read_tensors
 

@@ -18,9 +18,6 @@ def check_terminals(dataset: OfflineDataset, config: Any) -> None:
     Args:
         dataset: untransformed.
         config: settings of the method; one without a discount learns no values, and anything goes.
-
-    Raises:
-        DataError: naming how many episodes were ended.
     """
     rule = termination_rule(dataset.info.env_spec)
     if not hasattr(config, "discount") or rule is None or np.any(dataset.terminations):
