@@ -48,7 +48,7 @@ def test_python_m_trajplan_is_the_same_command():
         ("datasets lst", "Unknown action 'lst'; did you mean list?"),
         ("datasets list --js", "trajplan datasets list has no option --js; did you mean --json?"),
         ("baseline iqll", "Unknown method 'iqll'; did you mean iql?"),
-        ("baseline bc --best-ep=0.1", "trajplan baseline bc has no option --best-ep; did you mean --best-episodes?"),
+        ("baseline bc --top-frac=0.1", "trajplan baseline bc has no option --top-frac; did you mean --top-fraction?"),
         (
             "baseline bc --expectile 1",
             "trajplan baseline bc has no option --expectile; see trajplan baseline bc --help.",

@@ -58,7 +58,6 @@ def baseline(
     """
     choose_device(device)
     folder = Path(output)
-    settings = renamed(method_named(method).config_class(), renamed(RunConfig, settings))
     _divide(method, settings)
     resumed = resumes(folder, resume)
     data = open_dataset(dataset, folder, resumed)
@@ -91,7 +90,6 @@ def settings_for(
     Raises:
         ConfigError: for an unknown setting, or a value out of range.
     """
-    settings = renamed(method_named(method).config_class(), renamed(RunConfig, settings))
     of_method, of_run = _divide(method, settings)
     config, run = preset_for(method, info)
     if run_to_resume is not None:
@@ -103,9 +101,9 @@ def settings_for(
 
 def _divide(method: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of the method, and those of the run."""
-    names = [
-        [field.name for field in dataclasses.fields(one)] for one in (method_named(method).config_class(), RunConfig)
-    ]
+    config_class = method_named(method).config_class()
+    settings = renamed(settings, config_class, RunConfig)
+    names = [[field.name for field in dataclasses.fields(one)] for one in (config_class, RunConfig)]
     for name in settings:
         if name not in names[0] + names[1]:
             hint = did_you_mean(name, names[0] + names[1]) or f"trajplan baseline {method} --help lists what it has."

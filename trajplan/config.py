@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from trajplan.errors import ConfigError, did_you_mean
 
 C = TypeVar("C")
+V = TypeVar("V")
 
 
 def option(default: Any, help: str, group: str = "", was: str = "") -> Any:
@@ -84,7 +85,7 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: for a name that the config does not have, or a value of the wrong type or out of range.
     """
-    values = renamed(config_class, values)
+    values = renamed(values, config_class)
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -94,9 +95,10 @@ def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
     return config_class(**{name: _checked(name, value, hints[name]) for name, value in values.items()})
 
 
-def renamed(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(values: Mapping[str, V], *config_classes: type) -> dict[str, V]:
     """The values under today's names: those that earlier versions called otherwise (`option(was=...)`) among them."""
-    today = {field.metadata.get("was"): field.name for field in dataclasses.fields(config_class)}
+    fields = (field for config_class in config_classes for field in dataclasses.fields(config_class))
+    today = {field.metadata.get("was"): field.name for field in fields}
     return {today.get(name, name): value for name, value in values.items()}
 
 

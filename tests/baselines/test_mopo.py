@@ -197,7 +197,7 @@ def test_bad_input_is_refused_before_any_training(walks, choices, small, quick, 
     with pytest.raises(ConfigError, match="continuous actions only"):
         run(choices, tmp_path / "run", small("mopo"), quick())
     with pytest.raises(DataError, match="a dynamics model needs two episodes at least, one of them held out"):
-        run(walks, tmp_path / "run", small("mopo"), quick(best_episodes=0.01))
+        run(walks, tmp_path / "run", small("mopo"), quick(top_fraction=0.01))
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match=r"penalty_weight is -1.0; it must be 0 or more"):
         small("mopo", penalty_weight=-1.0)

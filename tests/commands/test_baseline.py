@@ -165,7 +165,7 @@ def test_resume_takes_the_runs_settings_and_refuses_others(folder, capsys):
     [
         (["iql", "--output", "OUT"], "Name a dataset with --dataset ID"),
         (["iql", "--dataset", "x", "--output", "OUT", "--expectile", "1.5"], "expectile is 1.5; it must lie"),
-        (["bc", "--dataset", "x", "--output", "OUT", "--best-episodes", "0"], "best_episodes is 0.0; it must lie"),
+        (["bc", "--dataset", "x", "--output", "OUT", "--top-fraction", "0"], "top_fraction is 0.0; it must lie"),
         (["iql", "--dataset", "x", "--output", "OUT", "--seed", "-1"], "seed is -1; it must be 0 or more"),
         (["iql", "--dataset", "x", "--output", "OUT", "--device", "graphics"], "There is no device 'graphics' here"),
     ],

@@ -72,7 +72,7 @@ def compared(data, tmp_path_factory):
     return output
 
 
-MIXED = {"methods": "bc,bc10=bc,tt", "settings": [*SHORT, *TT, "bc10.best_episodes=0.5"]}
+MIXED = {"methods": "bc,bc10=bc,tt", "settings": [*SHORT, *TT, "bc10.top_fraction=0.5"]}
 
 
 def test_the_report_of_cells_that_were_worked_on_one_by_one(compared, capsys):
@@ -89,7 +89,7 @@ def test_the_report_of_cells_that_were_worked_on_one_by_one(compared, capsys):
         assert float(row["training_seconds"]) > 0
     text = (compared / "report.html").read_text()
     assert "Comparison on toy/pendulum-v0" in text
-    assert "&quot;best_episodes&quot;: 0.5" in text
+    assert "&quot;top_fraction&quot;: 0.5" in text
     assert "&quot;planner.horizon&quot;: 2" in text
     out = capsys.readouterr().out
     assert f"written  {compared / 'report.html'}" in out
@@ -195,6 +195,21 @@ def test_all_cells_ran_the_same_episodes_in_the_same_environment(compared):
     assert evaluations[2]["planner"]["beam_width"] == 2
 
 
+def test_another_planner_is_named_and_evaluates_the_same_model(copied, capsys):
+    model = copied / "tt/seed-0/model"
+    before = (model / "model.safetensors").read_bytes()
+    other = MIXED | {"settings": [*MIXED["settings"], "tt.planner=imitation"]}
+    assert compare(copied, "--cell", "tt/0", **other) == 0
+    assert "it is kept as evaluation.before.json" in capsys.readouterr().out
+    assert (model / "model.safetensors").read_bytes() == before
+    evaluation = json.loads((model / "evaluation.json").read_text())
+    assert (evaluation["planner"]["type"], evaluation["planner"]["beam_width"]) == ("imitation", 2)
+    assert compare(copied, "--report", **other) == 0
+    text = (copied / "report.html").read_text()
+    assert "Planners: imitation of tt." in text
+    assert "&quot;planner.type&quot;: &quot;imitation&quot;" in text
+
+
 def test_a_cells_model_is_a_checkpoint_like_any_other(compared):
     controller = trajplan.load(compared / "bc/seed-0/model", device="cpu")
     env = controller.info.make_env()
@@ -215,7 +230,7 @@ def test_the_commands_of_what_is_left(compared, capsys):
 
 
 def test_other_settings_for_what_is_there_are_refused(compared, capsys):
-    other = {"methods": "bc,bc10=bc,tt", "settings": [*SHORT, *TT, "bc10.best_episodes=0.5", "bc.updates=7"]}
+    other = {"methods": "bc,bc10=bc,tt", "settings": [*SHORT, *TT, "bc10.top_fraction=0.5", "bc.updates=7"]}
     assert compare(compared, "--dry-run", **other) == 2
     assert "updates is 7 and was 6" in capsys.readouterr().err
 

@@ -42,7 +42,7 @@ def finished(cell):
         files = {
             "evaluation.json": json.dumps(evaluation),
             "config.json": json.dumps({"settings": {"hidden_width": 8} | (settings or {})}),
-            "training.json": json.dumps({"updates": 100, "best_episodes": 1.0}),
+            "training.json": json.dumps({"updates": 100, "top_fraction": 1.0}),
             "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in metrics),
             "model.safetensors": "",
         }

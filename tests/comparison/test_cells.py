@@ -7,8 +7,15 @@ import pytest
 
 from trajplan.commands import compare
 from trajplan.commands.options.compare import add_arguments
-from trajplan.comparison.cells import continues_evaluation, is_finished, read_record, unfinished, write_record
-from trajplan.comparison.settings import EvaluationConfig
+from trajplan.comparison.cells import (
+    continues_evaluation,
+    is_finished,
+    read_record,
+    read_training,
+    unfinished,
+    write_record,
+)
+from trajplan.comparison.settings import EvaluationConfig, parse_settings
 from trajplan.errors import CheckpointError, ConfigError
 
 SETTINGS = {"preset": "tt_debug", "epochs": 0.5, "termination_penalty": None, "planner.horizon": 5}
@@ -63,6 +70,20 @@ def test_a_record_that_names_no_planner_is_of_the_beam_search(cell, finished):
     """As those are that were written when there was no other."""
     before = finished("tt", 0, [1.0, 2.0, 3.0, 4.0])
     assert is_finished(replace(before, settings={"planner": "beam_search"}), read_record(before))
+
+
+def test_a_cell_of_earlier_settings_names_is_the_same_cell(finished):
+    earlier = {"target_rate": 0.01, "best_episodes": 0.5}
+    made = finished("iql", 0, [1.0, 2.0], settings=earlier)
+    record = json.loads((made.folder / "cell.json").read_text())
+    record["training"]["settings"] = earlier
+    (made.folder / "cell.json").write_text(json.dumps(record))
+    now = replace(made, settings={"tau": 0.01, "top_fraction": 0.5})
+    assert is_finished(now, read_record(now))
+    assert read_training(now)[0]["tau"] == 0.01
+    methods = {"iql": "iql"}
+    words = ["iql.target_rate=0.01", "baselines.best-episodes=0.5"]
+    assert parse_settings(words, methods)["iql"] == now.settings
 
 
 def test_more_episodes_go_on_with_those_that_are_there(finished):

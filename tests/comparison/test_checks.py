@@ -62,7 +62,7 @@ def test_every_method_takes_data_that_suit_it(method):
 def test_data_that_a_method_cannot_learn_from_are_refused():
     with pytest.raises(ConfigError, match=r"all episodes of dataset .* have the same return"):
         check_method("iql", {}, dataset(rewards=(1.0, 1.0, 1.0)))
-    with pytest.raises(DataError, match="one episode cannot be divided"):
+    with pytest.raises(DataError, match="one episode cannot be split"):
         check_method("tt", {}, dataset(episodes=1))
     unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     with pytest.raises(ConfigError, match="needs actions with finite bounds"):
@@ -72,7 +72,7 @@ def test_data_that_a_method_cannot_learn_from_are_refused():
 
 def test_a_dataset_without_an_environment_needs_one_named():
     info = dataset(id="toy").info
-    with pytest.raises(ConfigError, match="which environment it comes from"):
+    with pytest.raises(ConfigError, match="does not record its environment"):
         check_environments(info, EvaluationConfig(), on_the_way=False)
     info = dataset(spaces.Box(-2, 2, (1,), np.float32), id="toy").info
     check_environments(info, EvaluationConfig(env="Pendulum-v1"), on_the_way=False)

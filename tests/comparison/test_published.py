@@ -40,18 +40,20 @@ def test_which_rows_suit_a_dataset(id, environment, expected):
 def test_scores_of_our_methods():
     assert published_scores("hopper-medium-replay", "tt", {}) == [91.5]
     assert published_scores("hopper-medium-replay", "cql", {"alpha": 10.0}) == [95.0, 95.1, 98.6]
-    assert published_scores("hopper-medium-replay", "bc", {"best_episodes": 1.0}) == [27.6, 29.8]
+    assert published_scores("hopper-medium-replay", "bc", {"top_fraction": 1.0}) == [27.6, 29.8]
     assert published_scores("halfcheetah-medium", "combo", {"beta": 0.5}) == [71.9]
     assert published_scores("hopper-medium-expert", "mopo", {"penalty_weight": 5.0}) == [74.6]
     assert published_scores("door-human", "iql", {"beta": 3.0}) == [3.3]
+    assert published_scores("hopper-medium-replay", "tt", {"planner.type": "beam_search"}) == [91.5]
+    assert published_scores("hopper-medium-replay", "tt", {"planner.type": "imitation"}) == []
     assert published_scores(None, "iql", {}) == []
     assert published_scores("hopper-medium", "unheard-of", {}) == []
 
 
 def test_bc_of_the_best_tenth_has_scores_of_its_own():
-    assert published_scores("hopper-medium-replay", "bc", {"best_episodes": 0.1}) == [70.4]
-    assert published_scores("hopper-medium-replay", "bc", {"best_episodes": 0.3}) == []
-    assert published_scores("hopper-medium-replay", "iql", {"best_episodes": 0.1}) == []
+    assert published_scores("hopper-medium-replay", "bc", {"top_fraction": 0.1}) == [70.4]
+    assert published_scores("hopper-medium-replay", "bc", {"top_fraction": 0.3}) == []
+    assert published_scores("hopper-medium-replay", "iql", {"top_fraction": 0.1}) == []
 
 
 @pytest.mark.parametrize(("method", "setting"), [("mopo", "penalty_weight"), ("combo", "beta"), ("cql", "alpha")])

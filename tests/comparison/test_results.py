@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from trajplan.comparison.cells import unfinished
-from trajplan.comparison.results import by_method, load_results, progress, replacing, row, write_csv
+from trajplan.comparison.results import by_method, load_results, progress, row, write_csv
 from trajplan.comparison.settings import EvaluationConfig
-from trajplan.errors import CheckpointError
 
 CURVE = [
     {"update": 50, "seconds": 1.0, "evaluation/return": 20.0},
@@ -37,6 +36,16 @@ def test_without_reference_scores_are_returns(finished):
     (result,) = load_results([finished("bc", 0, [10.0, 30.0], reference=False, metrics=CURVE)])
     assert result.scores.tolist() == [10.0, 30.0]
     assert result.learning_curve[1].tolist() == [20.0, 50.0]
+
+
+def test_a_planner_has_a_name_also_where_none_was_recorded(finished):
+    cells = [finished("bc", 0, [1.0]), finished("tt", 0, [1.0]), finished("tti", 0, [1.0], method="tt")]
+    for cell, planner in zip(cells[1:], ({"horizon": 5}, {"type": "imitation", "horizon": 1}), strict=True):
+        evaluation = json.loads(cell.evaluated.read_text())
+        cell.evaluated.write_text(json.dumps(evaluation | {"planner": planner}))
+    results = load_results(cells)
+    assert [result.planner for result in results] == [None, "beam_search", "imitation"]
+    assert [result.settings.get("planner.type") for result in results] == [None, "beam_search", "imitation"]
 
 
 def test_only_finished_cells_count(cell, finished):
@@ -100,8 +109,8 @@ DAMAGE = [
     ("model/metrics.jsonl", "3\n", r"metrics\.jsonl .* delete .*/bc/seed-0 to train it again"),
     ("model/model.safetensors", None, r"has no model\.safetensors; delete .*/bc/seed-0 to train it again"),
     ("model", None, "delete .*/bc/seed-0 to train it again"),
-    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell goes on"),
-    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell goes on"),
+    ("cell.json", "{", r"cell\.json cannot be read.*; delete it, and the cell resumes"),
+    ("cell.json", {"cost": {}}, r"cell\.json is damaged; delete it, and the cell resumes"),
     ("cell.json", {"evaluation": 3}, r"cell\.json is damaged; delete it"),
     ("cell.json", {"training": []}, r"cell\.json is damaged; delete it"),
     ("model/evaluation.json", {"reference": {"min": 1}}, r"evaluation\.json is damaged"),
@@ -128,27 +137,12 @@ def test_a_damaged_cell_is_named_and_costs_that_cell_only(finished, name, text, 
     assert [result.cell for result in load_results([damaged, whole])] == [whole]
 
 
-def test_a_file_that_was_not_written_whole_does_not_replace_the_old_one(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text("old")
-
-    def write(temporary):
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
-        write(temporary)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_in_the_place_of_a_file_is_named_and_nothing_partial_left(tmp_path):
-    path = tmp_path / "report.html"
+def test_a_folder_in_the_place_of_the_table_is_named_and_nothing_partial_left(finished, tmp_path):
+    path = tmp_path / "comparison.csv"
     path.mkdir()
-    message = r"report\.html cannot be replaced: Is a directory; move it away\."
-    with pytest.raises(CheckpointError, match=message), replacing(path) as temporary:
-        temporary.write_text("new")
-    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(CheckpointError, match=r"comparison\.csv cannot be written: .*Is a directory"):
+        write_csv(path, load_results([finished("bc", 0, [1.0])]))
+    assert [path] == [found for found in tmp_path.iterdir() if found.name != "comparison"]
 
 
 def test_how_far_a_cell_is(cell, finished):

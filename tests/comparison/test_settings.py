@@ -42,10 +42,10 @@ def test_odd_methods_are_refused(text, message):
 
 
 def test_values_have_the_types_of_the_configs():
-    words = ["bc.updates=5000", "bc.standardize=false", "bc.best-episodes=0.1", "tt.termination_penalty=none"]
+    words = ["bc.updates=5000", "bc.standardize=false", "bc.top-fraction=0.1", "tt.termination_penalty=none"]
     words += ["tt.planner.action_top_k=7", "tt.preset=tt_debug", "iql.policy=deterministic"]
     settings = parse_settings(words, ALL)
-    assert settings["bc"] == {"updates": 5000, "standardize": False, "best_episodes": 0.1}
+    assert settings["bc"] == {"updates": 5000, "standardize": False, "top_fraction": 0.1}
     assert settings["tt"] == {"termination_penalty": None, "planner.action_top_k": 7, "preset": "tt_debug"}
     assert settings["iql"] == {"policy": "deterministic"}
     assert settings["awac"] == {}

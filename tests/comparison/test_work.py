@@ -112,9 +112,9 @@ def test_training_and_evaluation_are_asked_for_what_the_cell_says(cell, library)
         "num_envs": 10, "env": None, "max_episode_steps": None,
     }  # fmt: skip
     library.clear()
-    run_cell(cell("bc10", 2, method="bc", settings={"best_episodes": 0.1}))
+    run_cell(cell("bc10", 2, method="bc", settings={"top_fraction": 0.1}))
     training, evaluation = library.asked
-    assert (training["method"], training["seed"], training["best_episodes"]) == ("bc", 2, 0.1)
+    assert (training["method"], training["seed"], training["top_fraction"]) == ("bc", 2, 0.1)
     assert evaluation["planner"] is None
 
 

@@ -13,7 +13,7 @@ from trajplan.data.collection.repeat import ActionRepeat
 from trajplan.data.info import DatasetInfo, package_versions
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError, DataError
-from trajplan.training.resume import check_same_dataset
+from trajplan.runs.folder import check_same_dataset
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 

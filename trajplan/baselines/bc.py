@@ -1,4 +1,4 @@
-"""Behaviour cloning: the likeliest actions of the data; BC-k %: of its best episodes (`best_episodes` of the run)."""
+"""Behaviour cloning: the likeliest actions of the data; BC-k %: of its best episodes (`top_fraction` of the run)."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -16,7 +16,7 @@ from trajplan.comparison.checks import check_device, check_environments, check_m
 from trajplan.comparison.on_ray import run_on_ray
 from trajplan.comparison.processes import run_here
 from trajplan.comparison.report import render, text_table
-from trajplan.comparison.results import by_method, load_results, replacing, write_csv
+from trajplan.comparison.results import by_method, load_results, write_csv
 from trajplan.comparison.settings import EvaluationConfig, changed_flags, parse_methods, parse_settings
 from trajplan.comparison.work import run_cell
 from trajplan.comparison.worker import Outcome
@@ -24,7 +24,7 @@ from trajplan.config import given, require
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
-from trajplan.files import refuse_file
+from trajplan.files import refuse_file, replacing, writing
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,7 +153,7 @@ def _write(output: Path, cells: Sequence[Cell], info: DatasetInfo, missing: Mapp
         print("No cell is finished yet, so there is nothing to report.", file=sys.stderr)
         return
     write_csv(output / "comparison.csv", results)
-    with replacing(output / "report.html") as temporary:
+    with writing(output / "report.html"), replacing(output / "report.html") as temporary:
         temporary.write_text(render(info, results, missing, command))
     print(text_table(by_method(results)))
     print(f"written  {output / 'comparison.csv'}\nwritten  {output / 'report.html'}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trajplan.comparison.settings import EvaluationConfig, changed_flags, set_words, split_planner
+from trajplan.comparison.settings import EvaluationConfig, changed_flags, set_words, split_planner, todays_names
 from trajplan.config import to_dict
 from trajplan.data.scores import GIVEN, ReferenceScores
 from trajplan.errors import CheckpointError, ConfigError, DataError
@@ -115,6 +115,7 @@ def read_record(cell: Cell) -> dict[str, Any]:
         raise CheckpointError(
             f"{str(error).rstrip('.')}; delete it, and the cell resumes from its newest checkpoint."
         ) from None
+    record["training"]["settings"] = todays_names(cell.method, record["training"]["settings"])
     differences = _differences(fresh["training"], record["training"])
     if differences:
         raise ConfigError(
@@ -194,7 +195,8 @@ def read_training(cell: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not (cell.model / WEIGHTS).exists():
             raise CheckpointError(f"{cell.model} has no {WEIGHTS}.")
         config, run = read_json(cell.model / "config.json"), read_json(cell.model / "training.json")
-        settings, lines = config.get("settings", {}) | run, read_metrics(cell.model)
+        settings = todays_names(cell.method, config.get("settings", {}) | run)
+        lines = read_metrics(cell.model)
     except (CheckpointError, TypeError, ValueError) as error:
         raise damaged_model(cell, error) from None
     return settings, lines

@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from trajplan.comparison.cells import Cell
-from trajplan.comparison.processes import POLL_SECONDS, SHOW_SECONDS, OnEnd, OnProgress
+from trajplan.comparison.processes import POLL_SECONDS, SHOW_SECONDS, OnEnd, OnProgress, Work
 from trajplan.comparison.results import progress
 from trajplan.comparison.worker import Outcome, failure, run_logged
 from trajplan.errors import ConfigError
+from trajplan.files import make_folder
 from trajplan.runs.interrupt import Interrupt
 
 # This machine alone, without a cluster.
@@ -31,6 +32,7 @@ def run_on_ray(
     address: str = LOCAL,
     cpus_per_cell: float = 1,
     gpus_per_cell: float | None = None,
+    work: Work = run_logged,
     on_end: OnEnd = lambda outcome: None,
     on_progress: OnProgress = lambda lines: None,
 ) -> list[Outcome]:
@@ -45,6 +47,7 @@ def run_on_ray(
         address: of the cluster, such as `10.0.0.1:6379` or `auto`; `local`: this machine alone.
         cpus_per_cell: CPUs, and so threads, of a cell.
         gpus_per_cell: GPUs of a cell, a fraction where several share one; None: 1 where the cluster has any.
+        work: what a worker does with its cell.
         on_end: called with each outcome.
         on_progress: called every `SHOW_SECONDS` or so with what the workers say of the cells in work.
 
@@ -54,6 +57,8 @@ def run_on_ray(
     Raises:
         ConfigError: if Ray is not installed, the cluster cannot be reached, or no node of it has what a cell needs.
     """
+    for cell in cells:
+        make_folder(cell.folder)
     ray = _connected(address)
     try:
         resources = _resources(ray, device, cpus_per_cell, gpus_per_cell)
@@ -62,7 +67,8 @@ def run_on_ray(
         task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(_run)
         with Interrupt() as interrupt:
             # Where a worker runs, another folder may be the current one.
-            refs = {task.remote(replace(cell, output=cell.output.absolute()), device, board): cell for cell in cells}
+            absolute = {cell: replace(cell, output=cell.output.absolute()) for cell in cells}
+            refs = {task.remote(work, absolute[cell], device, board): cell for cell in cells}
             return _follow(ray, refs, board, interrupt, on_end, on_progress)
     finally:
         ray.shutdown()
@@ -84,8 +90,13 @@ class Board:
         return self.lines
 
 
-def _run(cell: Cell, device: str | None, board: Any) -> bool:
+def _run(work: Work, cell: Cell, device: str | None, board: Any) -> bool:
     """The task: in a worker process of its own, on whatever node."""
+    if not cell.folder.is_dir():
+        raise ConfigError(
+            f"{cell.folder} is not there on {socket.gethostname()}: the output folder has to be shared by all nodes, "
+            "under the same path."
+        )
     ended = threading.Event()
     where = f"on {socket.gethostname()}, process {os.getpid()}"
 
@@ -98,7 +109,7 @@ def _run(cell: Cell, device: str | None, board: Any) -> bool:
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:
-        return run_logged(cell, device)
+        return work(cell, device)
     finally:
         ended.set()
         teller.join()

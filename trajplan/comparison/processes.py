@@ -15,6 +15,7 @@ from typing import Any
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.results import progress
 from trajplan.comparison.worker import Outcome, failure, run_logged
+from trajplan.files import make_folder
 from trajplan.runs.interrupt import Interrupt
 
 POLL_SECONDS = 0.2
@@ -68,6 +69,8 @@ def run_here(
         finally:
             places.put(gpu)
 
+    for cell in cells:
+        make_folder(cell.folder)
     with Interrupt() as interrupt, ThreadPoolExecutor(jobs) as threads:
         futures = {threads.submit(run, cell): cell for cell in cells}
         try:

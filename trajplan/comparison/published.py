@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.comparison.settings import TRANSFORMER
 from trajplan.data.kinds import dataset_name, environment_name
+from trajplan.planners.registry import DEFAULT
 
 if TYPE_CHECKING:
     from trajplan.data.info import DatasetInfo
@@ -127,14 +128,16 @@ def published_scores(dataset: str | None, method: str, settings: Mapping[str, An
     Args:
         dataset: from `d4rl_name`.
         method: its name in the registry, or `tt`.
-        settings: the resolved ones; of those that make it another method only `SWITCHED_OFF` and `best_episodes`, the
+        settings: the resolved ones; of those that make it another method only `SWITCHED_OFF` and `top_fraction`, the
             share of the episodes that it learned from, are looked at: a tenth makes BC the published BC-10 %.
     """
     rows = published(dataset) if dataset else []
     names = {name for name, ours in NAMES.items() if ours == method and name != BEST_TENTH}
-    best = settings.get("best_episodes", 1.0)
+    best = settings.get("top_fraction", 1.0)
     if best != 1.0:
         names = {BEST_TENTH} if method == "bc" and best == 0.1 else set()
+    if settings.get("planner.type", DEFAULT) != DEFAULT:
+        return []  # what is published of the Trajectory Transformer is of its beam search
     if method in SWITCHED_OFF:
         name, off = SWITCHED_OFF[method]
         names = set() if settings.get(name) == off else names

@@ -94,8 +94,15 @@ def _introduction(info: "DatasetInfo", results: Sequence[Result], axis: str, dat
         f"the data's own episodes have {data:.1f}.</p>"
         f"<p>{info.num_episodes:,} episodes, {info.num_transitions:,} transitions. Every method learned from all of "
         f"them unless its settings say otherwise, and ran the same {len(seeds)} episodes in {html.escape(environment)} "
-        f"(seeds {seeds[0]} to {seeds[-1]}) after its last update.{scale}</p>"
+        f"(seeds {seeds[0]} to {seeds[-1]}) after its last update.{scale}{_planners(results)}</p>"
     )
+
+
+def _planners(results: Sequence[Result]) -> str:
+    named = {result.cell.label: result.planner for result in results if result.planner is not None}
+    if not named:
+        return ""
+    return f" Planners: {html.escape(', '.join(f'{planner} of {label}' for label, planner in named.items()))}."
 
 
 def _missing(missing: Mapping[Cell, str]) -> str:

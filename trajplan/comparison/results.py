@@ -4,9 +4,8 @@ import contextlib
 import csv
 import json
 import os
-import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 from trajplan.comparison.cells import Cell, read_finished, read_record
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError
-from trajplan.files import read_json
+from trajplan.files import read_json, replacing, writing
+from trajplan.planners.registry import DEFAULT
 from trajplan.runs.metrics import NAME as METRICS
 from trajplan.runs.metrics import read_metrics
 
@@ -45,6 +45,12 @@ class Result:
     cost: dict[str, Any]
     metrics: list[dict[str, Any]]
     settings: dict[str, Any]
+
+    @property
+    def planner(self) -> str | None:
+        """The planner's name; None: the method does not plan. Before there were several, none was recorded."""
+        planner = self.evaluation["planner"]
+        return None if planner is None else planner.get("type", DEFAULT)
 
     @property
     def reference(self) -> ReferenceScores | None:
@@ -158,7 +164,9 @@ def _load(cell: Cell) -> Result:
     returns = np.array([episode["return"] for episode in evaluation["episodes"]], np.float64)
     lengths = np.array([episode["length"] for episode in evaluation["episodes"]], np.int64)
     planner = {f"planner.{name}": value for name, value in (evaluation["planner"] or {}).items()}
-    return Result(cell, returns, lengths, evaluation, record["cost"], metrics, settings | planner)
+    result = Result(cell, returns, lengths, evaluation, record["cost"], metrics, settings | planner)
+    named = {} if result.planner is None else {"planner.type": result.planner}
+    return replace(result, settings=settings | named | planner)
 
 
 def row(result: Result) -> dict[str, Any]:
@@ -189,34 +197,10 @@ def row(result: Result) -> dict[str, Any]:
 def write_csv(path: Path, results: Sequence[Result]) -> None:
     """Write comparison.csv, a line a cell, replaced as a whole."""
     rows = [row(result) for result in results]
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with writing(path), replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-class replacing:
-    """The temporary name under which a file is written that several machines may write at once; renamed on exit.
-
-    Raises:
-        CheckpointError: on exit, if the file cannot be replaced, as by a folder of its name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{path.name}")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        try:
-            if kind is None:
-                os.replace(self.temporary, self.path)
-        except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be replaced: {error.strerror}; move it away.") from None
-        finally:
-            self.temporary.unlink(missing_ok=True)
 
 
 def settings_text(result: Result) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.config import option, parse_value, require, to_dict
+from trajplan.config import V, option, parse_value, renamed, require, to_dict
 from trajplan.errors import ConfigError, did_you_mean
 from trajplan.planners.registry import DEFAULT, planner_named
 from trajplan.training.config import TrainConfig
@@ -86,9 +86,16 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
     for label, method in methods.items():
         _, planner = found[label].get(PLANNER, ("", DEFAULT))
         settings[label] = {
-            name: _typed(word, method, planner, name, text) for name, (word, text) in found[label].items()
+            name: _typed(word, method, planner, name, text)
+            for name, (word, text) in todays_names(method, found[label]).items()
         }
     return settings
+
+
+def todays_names(method: str, settings: Mapping[str, V]) -> dict[str, V]:
+    """Settings of a method's training, under the names that they have now."""
+    classes = [TrainConfig] if method == TRANSFORMER else [method_named(method).config_class(), RunConfig]
+    return renamed(settings, *classes)
 
 
 def changed_flags(config: EvaluationConfig) -> list[str]:

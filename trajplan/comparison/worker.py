@@ -12,7 +12,6 @@ from typing import Literal
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.work import run_cell
 from trajplan.errors import TrajplanError
-from trajplan.files import make_folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ def run_logged(cell: Cell, device: str | None) -> bool:
 
 @contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
-    make_folder(log.parent)
     with log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

@@ -6,7 +6,7 @@ import numpy as np
 
 from trajplan.errors import ConfigError
 
-# Transitions that a processor cache holds.
+# Transitions that fit into a processor cache.
 _BLOCK = 2**16
 
 

@@ -99,7 +99,7 @@ def flatten_observation(layout: tuple[Part, ...], observation: Any, owner: str) 
 def unflatten_observation(layout: tuple[Part, ...], flat: np.ndarray) -> Any:
     """Flat observation(s) (..., S) as the space has them: an array (..., *shape), or a (nested) dictionary of arrays.
 
-    Floats stay float32, which is all that is known of them; integers come back as such.
+    Floats stay float32; integers become integers again.
     """
     result: dict[str, Any] = {}
     for part in layout:
@@ -114,7 +114,7 @@ def unflatten_observation(layout: tuple[Part, ...], flat: np.ndarray) -> Any:
 
 
 def in_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """A float32 array in a space's type where that can hold it and float32 is no part of it, else as it is."""
+    """A float32 array as a space's integers where these hold the same numbers, else as it is."""
     if np.can_cast(array.dtype, dtype):
         return array
     with np.errstate(invalid="ignore", over="ignore"):
@@ -123,7 +123,7 @@ def in_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def space_to_json(space: spaces.Space) -> str:
-    """A supported space as Minari writes it: JSON in a string, since its infinities are none for other parsers."""
+    """A supported space as Minari writes it: JSON in a string, for its infinite bounds are not strict JSON."""
     return serialize_space(space)
 
 

@@ -13,12 +13,12 @@ from trajplan.data.info import DatasetInfo, Source
 from trajplan.data.spaces import one_line
 from trajplan.errors import DataError
 
-# What makes another environment of a specification; the rest differs between versions of Gymnasium.
+# What tells environments apart; the rest of a specification differs between versions of Gymnasium.
 _OF_ENVIRONMENT = ("id", "kwargs", "max_episode_steps", "additional_wrappers")
 
 
 def describe_together(infos: Sequence[DatasetInfo]) -> DatasetInfo:
-    """The description of several datasets as one, their sizes still left out; that of a single one is its own.
+    """The description of several datasets as one, without sizes; that of a single one is its own.
 
     Datasets named twice are refused, and those whose spaces, environments or reference scores differ.
     """

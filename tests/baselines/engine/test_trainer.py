@@ -224,8 +224,8 @@ def test_reward_transforms_by_hand(walks):
 
 def test_the_best_episodes_are_those_of_the_highest_return(walks):
     order = np.argsort(-walks.returns)
-    assert training_episodes(walks, RunConfig(best_episodes=0.25)).tolist() == sorted(order[:2].tolist())
-    assert training_episodes(walks, RunConfig(best_episodes=0.001)).tolist() == [order[0]]
+    assert training_episodes(walks, RunConfig(top_fraction=0.25)).tolist() == sorted(order[:2].tolist())
+    assert training_episodes(walks, RunConfig(top_fraction=0.001)).tolist() == [order[0]]
     assert training_episodes(walks, RunConfig()) is None
 
 
@@ -239,7 +239,7 @@ def test_updates_see_the_best_episodes_alone_and_transformed_rewards(name, walks
         return update(self, batch)
 
     monkeypatch.setattr(method, "update", watch)
-    settings = quick(best_episodes=0.25, reward_transform="times-ten-minus-five", standardize=False)
+    settings = quick(top_fraction=0.25, reward_transform="times-ten-minus-five", standardize=False)
     config = small(name, real_ratio=1.0) if name == "mopo" else small(name)
     run(walks, tmp_path, name, config, settings)
     best = np.sort(np.argsort(-walks.returns)[:2])

@@ -69,7 +69,7 @@ def model_split(
     if count < 2:
         raise DataError(
             f"dataset {dataset.id!r}: a dynamics model needs two episodes at least, one of them held out, and there is "
-            f"{count} of {dataset.num_episodes}: give more episodes, or a larger --best-episodes."
+            f"{count} of {dataset.num_episodes}: give more episodes, or a larger --top-fraction."
         )
     return dataset.split(config.model_held_out, seed, chosen)
 

@@ -136,7 +136,7 @@ def reward_transform(dataset: OfflineDataset, name: str) -> tuple[float, float]:
 
 def training_episodes(dataset: OfflineDataset, config: RunConfig) -> np.ndarray | None:
     """The numbers of the episodes of highest return that a run trains on, at least one; None: all."""
-    if config.best_episodes == 1:
+    if config.top_fraction == 1:
         return None
-    count = max(1, round(config.best_episodes * dataset.num_episodes))
+    count = max(1, round(config.top_fraction * dataset.num_episodes))
     return np.sort(np.argsort(-dataset.returns, kind="stable")[:count])

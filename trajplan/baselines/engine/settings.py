@@ -16,7 +16,9 @@ class RunConfig:
 
     updates: int = option(1_000_000, "updates of the weights")
     batch_size: int = option(256, "transitions in one update, drawn uniformly with replacement")
-    best_episodes: float = option(1.0, "share of the episodes to train on, those of the highest return (BC-10 %: 0.1)")
+    top_fraction: float = option(
+        1.0, "share of the episodes to train on, those of the highest return (BC-10 %: 0.1)", was="best_episodes"
+    )
     standardize: bool = option(True, "standardise observations by the dataset's mean and standard deviation")
     reward_transform: Literal["none", "return-range", "minus-one", "times-ten-minus-five"] = option(
         "none",
@@ -36,4 +38,4 @@ class RunConfig:
         for name in ("eval_every", "seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "be 0 or more")
         tracker_names(self.trackers)
-        require(0 < self.best_episodes <= 1, "best_episodes", self.best_episodes, "lie in (0, 1]")
+        require(0 < self.top_fraction <= 1, "top_fraction", self.top_fraction, "lie in (0, 1]")
