@@ -92,7 +92,8 @@ def test_commands_parse(page, line, monkeypatch):
     assert words[0] == "trajplan", line
     assert words[1] in COMMANDS
     ran = []
-    monkeypatch.setattr(import_module(f"trajplan.commands.{words[1]}"), "run", lambda args: ran.append(args))
+    name = f"datasets_{words[2]}" if words[1] == "datasets" else words[1]
+    monkeypatch.setattr(import_module(f"trajplan.commands.{name}"), "run", lambda args: ran.append(args))
     assert main(words[1:]) == 0
     assert len(ran) == 1
 
