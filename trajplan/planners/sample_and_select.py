@@ -22,11 +22,10 @@ from trajplan.planners.tokens import (
     TokenPlans,
     bind_decoder,
     draw_noise,
-    enough_memory,
     log_probability,
     next_transition,
+    plan_tokens,
     predicted_value,
-    read_prefix,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -90,18 +89,11 @@ class SampleAndSelect:
         Raises:
             ConfigError: if the plans do not fit into memory.
         """
-        config, shape = self.config, self.model.config
-        tokens, present = read_prefix(self.model, self.tokenizer, observations, past)
-        noise_shape = (config.horizon, config.samples, shape.observation_dim + shape.action_dim)
-        noise = draw_noise(generators, noise_shape, self.model.device)
-        advice = (
-            f"choose a smaller horizon ({config.horizon}) or fewer samples ({config.samples}), or plan for fewer "
-            f"environments at once ({len(present)})"
-        )
-        with enough_memory(self.model, advice):
-            plans = self._search(torch.cat([tokens.flatten(1), present], 1), noise)
-        plan = plans.decoded(self.tokenizer, shape.observation_dim, shape.action_dim)
-        return plan.actions[:, 0, 0], plan
+        config = self.config
+        shape = (config.horizon, config.samples, self.model.config.observation_dim + self.model.config.action_dim)
+        noise = lambda: [draw_noise(generators, shape, self.model.device)]  # noqa: E731
+        smaller = f"horizon ({config.horizon}) or samples ({config.samples})"
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor, noise: Tensor) -> TokenPlans:
