@@ -7,6 +7,7 @@ transitions, S observation dimensions, A action dimensions, J = S + A + 2 tokens
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -90,8 +91,7 @@ class SampleAndSelect:
             ConfigError: if the plans do not fit into memory.
         """
         config = self.config
-        shape = (config.horizon, config.samples, self.model.config.observation_dim + self.model.config.action_dim)
-        noise = lambda: [draw_noise(generators, shape, self.model.device)]  # noqa: E731
+        noise = partial(self._noise, generators)
         smaller = f"horizon ({config.horizon}) or samples ({config.samples})"
         return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
 
@@ -132,6 +132,11 @@ class SampleAndSelect:
         discounts = config.discount ** torch.arange(H + 1, device=prefix.device)
         plans.scores = (plans.rewards * discounts[:H]).sum(-1) + discounts[H] * plans.returns[..., -1]
         return plans.reorder(plans.scores.argsort(stable=True, dim=-1, descending=True))
+
+    def _noise(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        config, shape = self.config, self.model.config
+        size = (config.horizon, config.samples, shape.observation_dim + shape.action_dim)
+        return [draw_noise(generators, size, self.model.device)]
 
     def _append(
         self, decoder: Decoder, plans: TokenPlans, live: Tensor, logits: Tensor, noise: Tensor, step: int, dim: int
