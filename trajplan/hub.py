@@ -179,11 +179,6 @@ def push(
     return str(commit.commit_url), sorted(files)
 
 
-def files_to_push(folder: Path) -> list[str]:
-    """The files of a checkpoint folder that are shared, sorted, relative to it; README.md is the model card."""
-    return sorted([*_files(folder, folder), "README.md"])
-
-
 def _files(folder: Path, results: Path) -> dict[str, Path]:
     """What is shared beside the card, by its name on the hub."""
     shared = {name: folder / name for name in _required(folder)}

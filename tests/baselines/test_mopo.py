@@ -19,7 +19,7 @@ from trajplan.baselines.mopo import MOPO
 from trajplan.baselines.registry import METHODS
 from trajplan.baselines.sac import SAC
 from trajplan.errors import CheckpointError, ConfigError, DataError
-from trajplan.hub import files_to_push
+from trajplan.hub import _files
 from trajplan.models.networks import Dimensions
 from trajplan.runs.metrics import read_metrics
 
@@ -162,7 +162,7 @@ def test_the_picture_is_drawn_without_an_evaluation_too(walks, small, quick, tmp
 
 def test_the_model_of_a_run_can_be_loaded_and_is_shared_with_it(walks, small, quick, tmp_path):
     run(walks, tmp_path / "mopo", small("mopo"), quick())
-    assert {"dynamics.safetensors", "model_report.json", "model_report.png"} < set(files_to_push(tmp_path / "mopo"))
+    assert {"dynamics.safetensors", "model_report.json", "model_report.png"} < set(_files(tmp_path / "mopo", tmp_path / "mopo"))
     dynamics = load_dynamics(tmp_path / "mopo")
     # Half of the walks end in a terminal, and nobody knows the rule.
     assert dynamics.terminal_head
