@@ -13,7 +13,7 @@ from trajplan.comparison.processes import run_here, threads_for
 
 # A module that worker processes can import: what a cell does is its setting `do`.
 WORK = '''
-import os, signal, time
+import os, signal, sys, time
 from trajplan.errors import TrajplanError
 
 def work(cell, device):
@@ -38,6 +38,8 @@ def die(cell):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def tell(cell):
+    # Which reads how many threads it may have when it is imported.
+    assert "torch" not in sys.modules
     (cell.folder / "told").write_text(f"{os.environ['OMP_NUM_THREADS']} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     time.sleep(0.5)
     return True

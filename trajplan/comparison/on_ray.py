@@ -175,17 +175,17 @@ def _follow(
             lines = ray.get(board.read.remote())
             on_progress({refs[ref]: lines[refs[ref].name][1] for ref in waiting if refs[ref].name in lines})
         for ref in done:
-            since, line = lines.get(refs[ref].name, (time.time(), ""))
-            outcomes.append(_outcome(ray, ref, refs[ref], bool(line), time.time() - since))
+            since, _ = lines.get(refs[ref].name, (None, ""))
+            outcomes.append(_outcome(ray, ref, refs[ref], 0.0 if since is None else time.time() - since))
             on_end(outcomes[-1])
     return outcomes
 
 
-def _outcome(ray: Any, ref: Any, cell: Cell, begun: bool, seconds: float) -> Outcome:
+def _outcome(ray: Any, ref: Any, cell: Cell, seconds: float) -> Outcome:
     try:
         finished = ray.get(ref)
     except ray.exceptions.TaskCancelledError:
-        return Outcome(cell, "stopped", "interrupted" if begun else "not begun", seconds)
+        return Outcome(cell, "stopped", "interrupted" if seconds else "not begun", seconds)
     except ray.exceptions.RayTaskError as error:
         return Outcome(cell, "failed", failure(error.cause), seconds)
     except ray.exceptions.RayError as error:

@@ -1,7 +1,7 @@
 """The work on one cell: train what is not trained yet, evaluate, and keep a record of how far it is.
 
 All of it resumes: what a cell needs to know is in its folder, so that the same call again, after an interruption or a
-kill, on this machine or another, goes on from there, and does nothing where nothing is missing.
+kill, on this machine or another, resumes, and does nothing where nothing is missing.
 """
 
 import fcntl
