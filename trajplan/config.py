@@ -20,7 +20,7 @@ def option(default: Any, help: str, group: str = "", was: str = "") -> Any:
         default: its value where none is given.
         help: the sentence that `--help` and the documentation print.
         group: under which they print it.
-        was: its name in earlier versions, which is still read: by `from_dict`, and as a flag that `--help` does not show.
+        was: its name in earlier versions, still read by `from_dict` and as a flag that `--help` does not show.
     """
     return dataclasses.field(default=default, metadata={"help": help, "group": group, "was": was})
 
