@@ -88,12 +88,12 @@ def test_values_that_look_like_options_are_values(capsys):
     ],
 )
 def test_failures_are_one_sentence_and_a_status(capsys, monkeypatch, raised, status, printed):
-    from trajplan.commands import datasets
+    from trajplan.commands import datasets_list
 
     def run(args):
         raise raised
 
-    monkeypatch.setattr(datasets, "run", run)
+    monkeypatch.setattr(datasets_list, "run", run)
     result, output = call(capsys, "datasets", "list")
     assert (result, output.err) == (status, printed)
 
@@ -113,14 +113,14 @@ def test_ctrl_c_while_a_command_is_imported_is_one_sentence(capsys, monkeypatch,
 
 
 def test_ctrl_c_that_a_library_swallows_and_fails_after_is_an_interruption(capsys, monkeypatch):
-    from trajplan.commands import datasets
+    from trajplan.commands import datasets_list
 
     def run(args):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         raise RecursionError
 
-    monkeypatch.setattr(datasets, "run", run)
+    monkeypatch.setattr(datasets_list, "run", run)
     # A job that a script starts in the background inherits that it ignores Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -132,10 +132,13 @@ def test_ctrl_c_that_a_library_swallows_and_fails_after_is_an_interruption(capsy
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    code = "import sys; from trajplan.cli import main; from trajplan.commands import datasets\n"
-    code += (
-        "datasets.run = lambda args: [print('x' * 99) for _ in range(9999)] and 0\nsys.exit(main(['datasets', 'list']))"
-    )
+    code = """
+import sys
+from trajplan.cli import main
+from trajplan.commands import datasets_list
+datasets_list.run = lambda args: [print("x" * 99) for _ in range(9999)] and 0
+sys.exit(main(["datasets", "list"]))
+"""
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(10)

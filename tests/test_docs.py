@@ -84,15 +84,16 @@ def test_commands_parse(page, line, monkeypatch):
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
         return
-    if words[0] == "python":
-        assert (ROOT / words[1]).is_file()
+    if words[0] == "ray":
+        assert words[1] == "start"
         return
     if words[:2] == ["ACCELERATE_USE_CPU=1", "torchrun"] or words[:2] == ["accelerate", "launch"]:
         words = words[words.index("-m") + 1 :]
     assert words[0] == "trajplan", line
     assert words[1] in COMMANDS
     ran = []
-    monkeypatch.setattr(import_module(f"trajplan.commands.{words[1]}"), "run", lambda args: ran.append(args))
+    name = f"datasets_{words[2]}" if words[1] == "datasets" else words[1]
+    monkeypatch.setattr(import_module(f"trajplan.commands.{name}"), "run", lambda args: ran.append(args))
     assert main(words[1:]) == 0
     assert len(ran) == 1
 

@@ -12,7 +12,7 @@ import pytest
 
 import trajplan
 from trajplan.cli import main
-from trajplan.commands import evaluate as command
+from trajplan.commands.options import evaluate as command
 from trajplan.errors import ConfigError
 from trajplan.evaluating import EvaluationInterrupted
 from trajplan.evaluation.policy import Controller, RandomPolicy

@@ -150,6 +150,13 @@ def test_the_commands_help_loads_no_torch(arguments: list[str]) -> None:
     assert output[-1] == ""
 
 
+def test_commands_import_at_the_top() -> None:
+    # What is heavy is in the module that runs a command, and what --help needs in that of its options.
+    for path in sorted((ROOT / "trajplan/commands").rglob("*.py")):
+        below = [node for statement in ast.parse(path.read_text()).body for node in list(ast.walk(statement))[1:]]
+        assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in below), path.name
+
+
 def test_a_public_name_is_imported_at_first_use() -> None:
     code = f"import sys, trajplan; names = dir(trajplan); {LOADED}; print(trajplan.TrajplanError.__name__, *names)"
     loaded, names = run("-c", code).splitlines()

@@ -1,4 +1,8 @@
-"""The `trajplan` command: one module of `trajplan.commands` per sub-command, imported only when it is run."""
+"""The `trajplan` command: a module of `trajplan.commands` per sub-command or action, imported only when it is run.
+
+Its options are in a module of `trajplan.commands.options`, which is light, so that `--help` and a mistake in a line are
+answered at once.
+"""
 
 import argparse
 import os
@@ -29,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 done, 1 failed midway, 2 bad input, 130 interrupted)."""
     interrupts = _Interrupts()
     try:
-        # Parsing too, as it imports what the chosen command's options need.
         args = _parse(list(sys.argv[1:] if argv is None else argv))
-        return int(args.run(args) or 0)
+        action = getattr(args, "action", None)
+        name = f"{args.command}_{action}" if action else args.command
+        return int(import_module(f"trajplan.commands.{name}").run(args) or 0)
     except TrajplanError as error:
         print(f"trajplan: error: {error}", file=sys.stderr)
         return 2
@@ -73,14 +78,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="trajplan", description="Planning by sequence modelling.")
     parser.add_argument("--version", action="version", version=f"trajplan {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # Only the chosen command's module is imported; the others need their one-line help alone.
+    # The others need their one-line help alone.
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == chosen:
-            module = import_module(f"trajplan.commands.{name}")
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+            import_module(f"trajplan.commands.options.{name}").add_arguments(subparser)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         words = ["trajplan", *takewhile(lambda word: not word.startswith("-") and word not in unknown, argv), "--help"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from trajplan.commands import compare
+from trajplan.commands.options.compare import add_arguments
 from trajplan.comparison.cells import (
     continues_evaluation,
     is_finished,
@@ -22,7 +23,7 @@ SETTINGS = {"preset": "tt_debug", "epochs": 0.5, "termination_penalty": None, "p
 
 def parse(words):
     parser = argparse.ArgumentParser()
-    compare.add_arguments(parser)
+    add_arguments(parser)
     return parser.parse_args(words)
 
 

@@ -26,13 +26,14 @@ from trajplan.comparison.worker import run_logged
 def work(cell, device):
     cell.folder.mkdir(parents=True, exist_ok=True)
     with (cell.folder / "workers").open("a") as file:
-        file.write(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}\\n")
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
+        file.write(f"{os.getpid()} {ray.get_runtime_context().get_node_id()} {gpus}\\n")
     return run_logged(cell, device)
 """
 
 
 def test_without_ray_there_is_a_sentence(cell, monkeypatch):
-    monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"^--ray needs Ray: pip install 'trajplan\[ray\]'\.$"):
         run_on_ray([cell()], None)
 
@@ -65,7 +66,7 @@ def data(tmp_path, monkeypatch):
 
 @pytest.fixture
 def address(data, tmp_path, monkeypatch):
-    """Of two nodes with a CPU each, whose processes know the data and the module above."""
+    """Of two nodes with a CPU each, one with what Ray takes for a GPU; they know the data and the module above."""
     paths = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     for name, value in {"USAGE_STATS_ENABLED": "0", "worker_niceness": "0"}.items():
@@ -73,7 +74,7 @@ def address(data, tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, num_gpus=1)
     yield cluster.address
     cluster.shutdown()
 
@@ -137,9 +138,9 @@ def test_two_nodes_share_the_cells_and_one_whose_worker_is_killed_resumes(cell, 
     killer.join()
     assert [outcome.status for outcome in outcomes] == ["finished"] * 3, outcomes
     assert [len(workers(made)) for made in cells] == [2, 1, 1]
-    assert len({node for made in cells for _, node in workers(made)}) == 2
+    assert len({node for made in cells for _, node, _ in workers(made)}) == 2
     told = {made.name: line for shown in lines for made, line in shown.items()}
-    assert any(f"process {process}" in told["bc/1"] for process, _ in workers(cells[1]))
+    assert any(f"process {process}" in told["bc/1"] for process, *_ in workers(cells[1]))
     assert "Traceback" not in cells[0].log.read_text()
     # What was killed became what an unbroken one becomes.
     unbroken = cell("bc", 0, dataset=ID, settings=settings(2000), output=tmp_path / "unbroken")
@@ -167,14 +168,16 @@ def test_ctrl_c_saves_and_leaves_nothing_running_and_a_second_run_resumes(cell, 
 @pytest.mark.ray
 def test_a_cell_that_fails_does_not_stop_the_others_and_what_no_node_has_is_refused(cell, work, address):
     cells = [cell("bc", 0, dataset="toy/none-v0"), cell("bc", 1, dataset=ID, settings=settings(20))]
-    outcomes = {outcome.cell: outcome for outcome in run_on_ray(cells, "cpu", address=address, work=work)}
+    shares = {"cpus_per_cell": 0.5, "gpus_per_cell": 0.5}
+    outcomes = {outcome.cell: outcome for outcome in run_on_ray(cells, "cpu", address=address, work=work, **shares)}
+    assert [gpu for made in cells for *_, gpu in workers(made)] == ["0", "0"]
     assert [outcomes[made].status for made in cells] == ["failed", "finished"]
     assert "toy/none-v0" in outcomes[cells[0]].reason
     assert cells[0].log.read_text().splitlines()[-1] == f"trajplan: error: {outcomes[cells[0]].reason}"
     with pytest.raises(ConfigError, match="No node of the Ray cluster has 8 CPUs and 0 GPUs for a cell"):
         run_on_ray(cells, "cpu", address=address, cpus_per_cell=8)
-    with pytest.raises(ConfigError, match="No node of the Ray cluster has 1 CPUs and 1 GPUs"):
-        run_on_ray(cells, "cuda", address=address)
+    with pytest.raises(ConfigError, match="No node of the Ray cluster has 1 CPUs and 2 GPUs"):
+        run_on_ray(cells, None, address=address, gpus_per_cell=2)
 
 
 @pytest.mark.ray

@@ -8,6 +8,7 @@ import pytest
 
 import trajplan
 from trajplan.cli import main
+from trajplan.data.collection.collect import collect_dataset
 from trajplan.planners.registry import planners
 
 TOY = """
@@ -86,3 +87,23 @@ def test_it_is_evaluated_by_name(toy: Path, checkpoint: Path) -> None:
     written = json.loads((checkpoint / "evaluation.json").read_text())
     assert written["planner"] == {"type": "toy", "tries": 4, "context": 1, "replan_every": 1}
     assert (checkpoint / "plan.png").stat().st_size > 1000
+
+
+def test_it_is_compared_in_processes_of_their_own(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("TRAJPLAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    (tmp_path / "minari").mkdir()
+    collect_dataset("Pendulum-v1", "toy/pendulum-v0", episodes=4, policy="random", max_episode_steps=8)
+    words = ["compare", "--dataset", "toy/pendulum-v0", "--methods", "toy=tt", "--seeds", "1", "--episodes", "2"]
+    settings = ["toy.preset=tt_debug", "toy.updates=2", "toy.planner=toy", "toy.planner.tries=4"]
+    output = tmp_path / "out"
+    assert main([*words, "--max-episode-steps", "4", "--output", str(output), "--set", *settings]) == 0, (
+        capsys.readouterr()
+    )
+    written = json.loads((output / "toy/seed-0/model/evaluation.json").read_text())
+    assert written["planner"] == {"type": "toy", "tries": 4, "context": 2, "replan_every": 1}
+    assert len(written["episodes"]) == 2
+    assert "toy of toy" in (output / "report.html").read_text()

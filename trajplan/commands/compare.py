@@ -6,90 +6,29 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from trajplan.comparison.cells import Cell, unfinished
+from trajplan.comparison.checks import check_device, check_environments, check_method
+from trajplan.comparison.on_ray import run_on_ray
+from trajplan.comparison.processes import run_here
+from trajplan.comparison.report import render, text_table
+from trajplan.comparison.results import by_method, load_results, write_csv
 from trajplan.comparison.settings import EvaluationConfig, changed_flags, parse_methods, parse_settings
-from trajplan.config import add_arguments as add_config_arguments
+from trajplan.comparison.work import run_cell
+from trajplan.comparison.worker import Outcome
 from trajplan.config import given, require
+from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
-
-if TYPE_CHECKING:
-    from trajplan.comparison.cells import Cell
-    from trajplan.comparison.worker import Outcome
-    from trajplan.data.info import DatasetInfo
-
-EPILOG = """\
-The same command resumes after an interruption, and adds methods, seeds or episodes to what is there. Each cell, a
-method with a seed, is one command, listed by --dry-run: any machine that shares the output folder may run it, under
-accelerate launch where a Trajectory Transformer is to train on several GPUs; each is to be started once. When all are
-done the command itself, or with --report, writes comparison.csv and report.html."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `trajplan compare`."""
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "--dataset",
-        metavar="ID",
-        required=True,
-        nargs="+",
-        action="extend",
-        help="Minari id of the dataset; several of one environment train as one",
-    )
-    parser.add_argument(
-        "--methods",
-        required=True,
-        metavar="NAMES",
-        help="methods to compare, comma-separated: those of `trajplan baseline`, and tt for the Trajectory "
-        "Transformer; LABEL=NAME for one that is compared twice: bc,bc10=bc,iql,tt",
-    )
-    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder of the comparison")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=3,
-        metavar="N",
-        help="training runs of each method; 95 %% intervals need 4 (default: 3)",
-    )
-    parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="METHOD.NAME=VALUE",
-        help="settings other than the preset's, such as bc.updates=5000 tt.epochs=1 tt.planner.horizon=5; "
-        "baselines.updates=5000 is for all but tt, tt.preset names its preset, tt.planner its planner",
-    )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells worked on at a time (default: 1)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)")
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        nargs="?",
-        const="local",
-        help="work on a Ray cluster whose nodes share the output folder (without an address: Ray on this machine)",
-    )
-    parser.add_argument(
-        "--cpus-per-cell", type=float, default=1, metavar="N", help="with --ray: CPUs of a cell (default: 1)"
-    )
-    parser.add_argument(
-        "--gpus-per-cell",
-        type=float,
-        metavar="N",
-        help="with --ray: GPUs of a cell, such as 0.5 where two share one (default: 1 if the cluster has any)",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="print the commands of the unfinished cells, and stop")
-    what.add_argument("--report", action="store_true", help="train and evaluate nothing: report what is finished")
-    what.add_argument("--cell", metavar="LABEL/SEED", help="work on this cell only, without a report")
-    add_config_arguments(parser, EvaluationConfig, "evaluation")
+from trajplan.files import refuse_file, replacing, writing
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare; 0 if every cell is finished, 130 when interrupted, 1 if some are not."""
-    from trajplan.comparison.cells import Cell, unfinished
-    from trajplan.files import refuse_file
-
     methods = parse_methods(args.methods)
     settings = parse_settings(args.set, methods)
     evaluation = EvaluationConfig(**given(args, EvaluationConfig))
@@ -135,17 +74,12 @@ def _cell_name(text: str, methods: Mapping[str, str]) -> tuple[str, int]:
     return label, int(seed)
 
 
-def _work(cell: "Cell", device: str | None) -> int:
-    from trajplan.comparison.work import run_cell
-
+def _work(cell: Cell, device: str | None) -> int:
     return 0 if run_cell(cell, device) else 130
 
 
-def _check(cells: "Sequence[Cell]", device: str | None, *, simulators: bool) -> "DatasetInfo":
+def _check(cells: Sequence[Cell], device: str | None, *, simulators: bool) -> DatasetInfo:
     """Refuse now what a cell would refuse later, in its environments only if asked; gives the dataset's description."""
-    from trajplan.comparison.checks import check_environments, check_method
-    from trajplan.data.dataset import OfflineDataset
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("Start trajplan compare without a launcher; its cells (--dry-run) can be given to one.")
     dataset = OfflineDataset.from_minari(cells[0].dataset_ids)
@@ -155,12 +89,8 @@ def _check(cells: "Sequence[Cell]", device: str | None, *, simulators: bool) -> 
     return dataset.info
 
 
-def _run_all(
-    cells: "Sequence[Cell]", left: "Sequence[Cell]", args: argparse.Namespace
-) -> "tuple[dict[Cell, str], int]":
+def _run_all(cells: Sequence[Cell], left: Sequence[Cell], args: argparse.Namespace) -> tuple[dict[Cell, str], int]:
     """Work on the unfinished cells; gives those still unfinished with the reason, and the exit status."""
-    from tqdm import tqdm
-
     bar = tqdm(
         total=len(cells),
         initial=len(cells) - len(left),
@@ -170,10 +100,10 @@ def _run_all(
         bar_format="{n_fmt}/{total_fmt} cells, {elapsed}{postfix}",
     )
 
-    def show(lines: "dict[Cell, str]") -> None:
+    def show(lines: dict[Cell, str]) -> None:
         bar.set_postfix_str(", ".join(f"{cell.name} {line}" for cell, line in lines.items()))
 
-    def end(outcome: "Outcome") -> None:
+    def end(outcome: Outcome) -> None:
         bar.update(outcome.status == "finished")
         detail = f": {outcome.reason}" if outcome.reason else ""
         detail += f" (log: {outcome.cell.log})" if outcome.status == "failed" else ""
@@ -189,17 +119,12 @@ def _run_all(
     return missing, 1 if missing else 0
 
 
-def _outcomes(left: "Sequence[Cell]", args: argparse.Namespace, callbacks: dict[str, Any]) -> "list[Outcome]":
+def _outcomes(left: Sequence[Cell], args: argparse.Namespace, callbacks: dict[str, Any]) -> list[Outcome]:
     if not left:
         return []
     if args.ray is not None:
-        from trajplan.comparison.on_ray import run_on_ray
-
         resources = {"cpus_per_cell": args.cpus_per_cell, "gpus_per_cell": args.gpus_per_cell}
         return run_on_ray(left, args.device, address=args.ray, **resources, **callbacks)
-    from trajplan.comparison.checks import check_device
-    from trajplan.comparison.processes import run_here
-
     for cell in left:
         check_device(cell.method, args.device)
     gpus = _gpus() if args.jobs > 1 and args.device != "cpu" else []
@@ -210,12 +135,10 @@ def _gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
-    import torch
-
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _name_missing(missing: "Mapping[Cell, str]") -> None:
+def _name_missing(missing: Mapping[Cell, str]) -> None:
     names: dict[str, list[str]] = {}
     for cell, reason in missing.items():
         names.setdefault(reason.rstrip("."), []).append(cell.name)
@@ -224,13 +147,7 @@ def _name_missing(missing: "Mapping[Cell, str]") -> None:
         print(f"Not in the report: {text}.", file=sys.stderr)
 
 
-def _write(
-    output: Path, cells: "Sequence[Cell]", info: "DatasetInfo", missing: "Mapping[Cell, str]", command: str
-) -> None:
-    from trajplan.comparison.report import render, text_table
-    from trajplan.comparison.results import by_method, load_results, write_csv
-    from trajplan.files import replacing, writing
-
+def _write(output: Path, cells: Sequence[Cell], info: DatasetInfo, missing: Mapping[Cell, str], command: str) -> None:
     results = load_results(cells)
     if not results:
         print("No cell is finished yet, so there is nothing to report.", file=sys.stderr)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 from trajplan.comparison.cells import Cell
@@ -116,11 +115,12 @@ def _run(work: Work, cell: Cell, device: str | None, board: Any) -> bool:
 
 
 def _connected(address: str) -> Any:
-    if find_spec("ray") is None:
-        raise ConfigError("--ray needs Ray: pip install 'trajplan[ray]'.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
+    try:
+        # Not `ray` alone, which a folder of that name would be.
+        import ray.exceptions
+    except ImportError:
+        raise ConfigError("--ray needs Ray: pip install 'trajplan[ray]'.") from None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
     try:
         if address == LOCAL:

@@ -165,7 +165,7 @@ class OfflineDataset(Episodes):
             raise ConfigError(f"The held-out fraction must be between 0 and 1, not {held_out}.")
         episodes = np.arange(self.num_episodes) if episodes is None else episodes
         if len(episodes) < 2:
-            raise DataError(f"dataset {self.id!r}: one episode cannot be divided; holding some out needs at least two.")
+            raise DataError(f"dataset {self.id!r}: one episode cannot be split; holding some out needs at least two.")
         ends = np.cumsum([source.num_episodes for source in self.info.sources[:-1]], dtype=np.int64)
         whose = np.searchsorted(ends, episodes, side="right")
         parts = [episodes[whose == source] for source in range(len(ends) + 1)]

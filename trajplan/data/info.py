@@ -148,7 +148,7 @@ class DatasetInfo:
             DataError: when the dataset names no environment, or it is not installed here.
         """
         if self.env_spec is None:
-            raise DataError(f"{self._owner} does not say which environment it comes from: name one.")
+            raise DataError(f"{self._owner} does not record its environment: name one.")
         return make_environment(self.env_spec, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`trajplan datasets collect`: run a policy in an environment and keep what happens as a Minari dataset."""
+"""The options of `trajplan datasets collect`."""
 
 import argparse
 import json
@@ -64,37 +64,6 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
         help="returns that normalised scores 0 and 100 stand for (default: from the bundled table, if it has them)",
     )
     parser.add_argument("--description", metavar="TEXT", help="a sentence about the data (default: one is made)")
-
-
-def run_collect(args: argparse.Namespace) -> None:
-    """Collect and say where the data are and what to do next."""
-    from trajplan.data.collection.collect import collect_dataset
-    from trajplan.data.scores import ReferenceScores
-    from trajplan.evaluation.environments import print_warnings, quiet_simulators
-
-    reference = None
-    if args.reference_scores is not None:
-        low, high = args.reference_scores
-        reference = ReferenceScores(low, high, source="--reference-scores")
-    with quiet_simulators() as warnings:
-        folder = collect_dataset(
-            args.env,
-            args.id,
-            episodes=args.episodes,
-            steps=args.steps,
-            policy=args.policy,
-            noise=args.noise,
-            noise_correlation=args.noise_correlation,
-            seed=args.seed,
-            max_episode_steps=args.max_episode_steps,
-            action_repeat=args.action_repeat,
-            env_kwargs=args.env_kwargs,
-            reference=reference,
-            description=args.description,
-            progress=True,
-        )
-    print_warnings(warnings)
-    print(f"Collected {args.id} in {folder}; look at it with: trajplan datasets show {args.id}")
 
 
 def _options(text: str) -> dict[str, Any]:
