@@ -6,6 +6,7 @@ dimensions, A action dimensions, J = S + A + 2 tokens a transition, V bins.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,11 +22,10 @@ from trajplan.planners.tokens import (
     TokenPlans,
     bind_decoder,
     draw_noise,
-    enough_memory,
     log_probability,
     next_transition,
+    plan_tokens,
     predicted_value,
-    read_prefix,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -103,16 +103,10 @@ class BeamSearch:
         Raises:
             ConfigError: if the plans do not fit into memory.
         """
-        config, shape = self.config, self.model.config
-        tokens, present = read_prefix(self.model, self.tokenizer, observations, past)
-        advice = (
-            f"choose a smaller horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand "
-            f"({config.n_expand}), or plan for fewer environments at once ({len(present)})"
-        )
-        with enough_memory(self.model, advice):
-            plans = self._search(torch.cat([tokens.flatten(1), present], 1), *self._noise(generators))
-        plan = plans.decoded(self.tokenizer, shape.observation_dim, shape.action_dim)
-        return plan.actions[:, 0, 0], plan
+        config = self.config
+        smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
+        noise = partial(self._noise, generators)
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor, action_noise: Tensor, observation_noise: Tensor) -> TokenPlans:

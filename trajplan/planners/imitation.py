@@ -19,10 +19,9 @@ from trajplan.planners.tokens import (
     DecoderMaker,
     TokenPlans,
     bind_decoder,
-    enough_memory,
     next_transition,
+    plan_tokens,
     predicted_value,
-    read_prefix,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -79,16 +78,9 @@ class Imitation:
         Raises:
             ConfigError: if the plans do not fit into memory.
         """
-        config, shape = self.config, self.model.config
-        tokens, present = read_prefix(self.model, self.tokenizer, observations, past)
-        advice = (
-            f"choose a smaller horizon ({config.horizon}) or beam_width ({config.beam_width}), or plan for fewer "
-            f"environments at once ({len(present)})"
-        )
-        with enough_memory(self.model, advice):
-            plans = self._search(torch.cat([tokens.flatten(1), present], 1))
-        plan = plans.decoded(self.tokenizer, shape.observation_dim, shape.action_dim)
-        return plan.actions[:, 0, 0], plan
+        config = self.config
+        smaller = f"horizon ({config.horizon}) or beam_width ({config.beam_width})"
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, tuple, smaller)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor) -> TokenPlans:

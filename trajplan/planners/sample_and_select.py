@@ -7,6 +7,7 @@ transitions, S observation dimensions, A action dimensions, J = S + A + 2 tokens
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,11 +23,10 @@ from trajplan.planners.tokens import (
     TokenPlans,
     bind_decoder,
     draw_noise,
-    enough_memory,
     log_probability,
     next_transition,
+    plan_tokens,
     predicted_value,
-    read_prefix,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -90,18 +90,10 @@ class SampleAndSelect:
         Raises:
             ConfigError: if the plans do not fit into memory.
         """
-        config, shape = self.config, self.model.config
-        tokens, present = read_prefix(self.model, self.tokenizer, observations, past)
-        noise_shape = (config.horizon, config.samples, shape.observation_dim + shape.action_dim)
-        noise = draw_noise(generators, noise_shape, self.model.device)
-        advice = (
-            f"choose a smaller horizon ({config.horizon}) or fewer samples ({config.samples}), or plan for fewer "
-            f"environments at once ({len(present)})"
-        )
-        with enough_memory(self.model, advice):
-            plans = self._search(torch.cat([tokens.flatten(1), present], 1), noise)
-        plan = plans.decoded(self.tokenizer, shape.observation_dim, shape.action_dim)
-        return plan.actions[:, 0, 0], plan
+        config = self.config
+        noise = partial(self._noise, generators)
+        smaller = f"horizon ({config.horizon}) or samples ({config.samples})"
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor, noise: Tensor) -> TokenPlans:
@@ -140,6 +132,11 @@ class SampleAndSelect:
         discounts = config.discount ** torch.arange(H + 1, device=prefix.device)
         plans.scores = (plans.rewards * discounts[:H]).sum(-1) + discounts[H] * plans.returns[..., -1]
         return plans.reorder(plans.scores.argsort(stable=True, dim=-1, descending=True))
+
+    def _noise(self, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        config, shape = self.config, self.model.config
+        size = (config.horizon, config.samples, shape.observation_dim + shape.action_dim)
+        return [draw_noise(generators, size, self.model.device)]
 
     def _append(
         self, decoder: Decoder, plans: TokenPlans, live: Tensor, logits: Tensor, noise: Tensor, step: int, dim: int

@@ -4,8 +4,7 @@ Shapes as in `trajplan.planners.beam_search`: B environments, K trajectories of 
 transition, C transitions of the past, V bins.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -150,16 +149,36 @@ def bind_decoder(search: Callable[..., TokenPlans], model: TrajectoryTransformer
     return partial(search, decoder(model))
 
 
-@contextmanager
-def enough_memory(model: TrajectoryTransformer, advice: str) -> Iterator[None]:
-    """Say in one sentence that plans do not fit into memory.
+def plan_tokens(
+    search: Callable[..., TokenPlans],
+    model: TrajectoryTransformer,
+    tokenizer: Tokenizer,
+    observations: Tensor,
+    past: Tensor,
+    noise: Callable[[], Sequence[Tensor]],
+    smaller: str,
+) -> tuple[Tensor, Plan]:
+    """What `Planner.plan` gives, by a search over tokens.
+
+    Args:
+        search: from `bind_decoder`; takes the prefix (B, C * J + S) and the noise.
+        model, tokenizer: of one checkpoint.
+        observations, past: as `Planner.plan` takes them.
+        noise: makes what the search draws tokens with.
+        smaller: the settings that plans get smaller by, for the sentence about too little memory.
 
     Raises:
-        ConfigError: with `advice`, in place of what torch raises.
+        ConfigError: if the plans do not fit into memory.
     """
+    tokens, present = read_prefix(model, tokenizer, observations, past)
     try:
-        yield
+        plans = search(torch.cat([tokens.flatten(1), present], 1), *noise())
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ConfigError(f"The plans need more memory than there is on {model.device}: {advice}.") from None
+        raise ConfigError(
+            f"The plans need more memory than there is on {model.device}: choose a smaller {smaller}, or plan for "
+            f"fewer environments at once ({len(present)})."
+        ) from None
+    plan = plans.decoded(tokenizer, model.config.observation_dim, model.config.action_dim)
+    return plan.actions[:, 0, 0], plan
