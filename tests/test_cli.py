@@ -162,7 +162,11 @@ def test_settings_come_from_flags_or_dictionaries_and_unknown_ones_are_refused()
         from_dict(BeamSearchConfig, {"colour": 4})
     with pytest.raises(ConfigError, match="horizon is 'four'; it must be of type int"):
         from_dict(BeamSearchConfig, {"horizon": "four"})
-    # As earlier versions wrote it.
+    # As earlier versions called it.
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, IQLConfig, "method")
+    assert given(parser.parse_args(["--target-rate", "0.5"]), IQLConfig) == {"tau": 0.5}
+    assert "target-rate" not in parser.format_help()
     assert from_dict(IQLConfig, {"target_rate": 0.5, "beta": 2.0}) == IQLConfig(tau=0.5, beta=2.0)
     with pytest.raises(ConfigError, match="reward_transform is 'all'; it must be among none, return-range"):
         from_dict(RunConfig, {"reward_transform": "all"})

@@ -169,7 +169,7 @@ def test_results_of_other_weights_are_refused(checkpoint: Path, other: str | Non
 def test_an_incomplete_folder_is_neither_pushed_nor_loaded(at: Any, checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     for attempt in (lambda: hub.push(checkpoint, "user/maze"), lambda: trajplan.load(checkpoint)):
-        with pytest.raises(CheckpointError, match=f"no whole checkpoint: it has no {name}"):
+        with pytest.raises(CheckpointError, match=f"an incomplete checkpoint: it has no {name}"):
             attempt()
     assert not at.requests
 

@@ -20,7 +20,7 @@ def option(default: Any, help: str, group: str = "", was: str = "") -> Any:
         default: its value where none is given.
         help: the sentence that `--help` and the documentation print.
         group: under which they print it.
-        was: the name that earlier versions wrote it under, which `from_dict` still reads.
+        was: its name in earlier versions, still read by `from_dict` and as a flag that `--help` does not show.
     """
     return dataclasses.field(default=default, metadata={"help": help, "group": group, "was": was})
 
@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser, config_class: type, title: st
         if name not in groups:
             groups[name] = parser.add_argument_group(f"{name} {title}".strip())
         groups[name].add_argument("--" + field.name.replace("_", "-"), **keywords)
+        if was := field.metadata.get("was"):
+            hidden = keywords | {"dest": field.name, "help": argparse.SUPPRESS}
+            groups[name].add_argument("--" + was.replace("_", "-"), **hidden)
 
 
 def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:

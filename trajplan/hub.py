@@ -97,7 +97,7 @@ def load_policy(
 
 
 def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
-    """The folder of a whole checkpoint: the given one, or the hub's, downloaded into its cache.
+    """The folder of a complete checkpoint: the given one, or the hub's, downloaded into its cache.
 
     Raises:
         CheckpointError: if there is none, or it is incomplete.
@@ -211,7 +211,7 @@ def _check_whole(folder: Path, name: str) -> None:
     missing = [file for file in _required(folder) if not (folder / file).is_file()]
     if missing:
         pickle = "; weights in pickle form are not read" if "model.safetensors" in missing else ""
-        raise CheckpointError(f"{name} is no whole checkpoint: it has no {', '.join(missing)}{pickle}.")
+        raise CheckpointError(f"{name} is an incomplete checkpoint: it has no {', '.join(missing)}{pickle}.")
 
 
 def _check_sound(folder: Path, results: Path) -> None:

@@ -48,7 +48,7 @@ def train(
         preset: name of the settings to start from. None: chosen by size, device, environment and kind of data; of a run
             that is resumed, its own.
         context: past transitions that the planner is conditioned on. None: the preset's.
-        resume: continue the run in `output` from its newest whole checkpoint, exactly.
+        resume: resume the run in `output` from its newest complete checkpoint, exactly.
         device: where it trains, such as "cpu" or "cuda". None: a GPU if there is one.
         settings: of `TrainConfig`, over the preset's.
 
