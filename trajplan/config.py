@@ -12,6 +12,14 @@ from trajplan.errors import ConfigError, did_you_mean
 C = TypeVar("C")
 V = TypeVar("V")
 
+# What a value must be, by the name of the function that reads it.
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "int or none": "a whole number, or none",
+    "float or none": "a number, or none",
+}
+
 
 def option(default: Any, help: str, group: str = "", was: str = "") -> Any:
     """A dataclass field of a setting.
@@ -60,21 +68,18 @@ def parse_value(config_class: type, name: str, text: str) -> Any:
     Raises:
         ConfigError: for text that is no such value.
     """
-    inner, optional = _unwrap(typing.get_type_hints(config_class)[name])
+    hint = typing.get_type_hints(config_class)[name]
+    inner, optional = _unwrap(hint)
     if inner is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{name} is true or false, not {text!r}.")
+        require(text.lower() in ("true", "false"), name, repr(text), "be true or false")
         return text.lower() == "true"
     if typing.get_origin(inner) is Literal:
-        choices = typing.get_args(inner)
-        if text not in choices:
-            raise ConfigError(f"invalid choice: {text!r} (choose from {', '.join(choices)}).")
-        return text
+        return _checked(name, text, hint)
     parse = _parser(inner, optional)
     try:
         return parse(text)
     except ValueError:
-        raise ConfigError(f"invalid {parse.__name__} value: {text!r}.") from None
+        raise ConfigError(f"{name} is {text!r}; it must be {KINDS[parse.__name__]}.") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -6,15 +6,8 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from trajplan.config import KINDS
 from trajplan.errors import did_you_mean
-
-# What a value must be, by the name of the function that reads it.
-KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "int or none": "a whole number, or none",
-    "float or none": "a number, or none",
-}
 
 
 class Parser(argparse.ArgumentParser):

@@ -81,10 +81,10 @@ def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
         ("iql.expectil=0.5", "iql has no setting 'expectil'; did you mean expectile"),
         ("bc.expectile=0.5", "bc has no setting 'expectile'; "),
         ("tt.planner.horizn=5", "tt has no setting 'planner.horizn'; did you mean horizon"),
-        ("iql.updates=many", "--set iql.updates=many: invalid int value: 'many'"),
-        ("iql.policy=odd", "--set iql.policy=odd: invalid choice: 'odd'"),
-        ("bc.standardize=maybe", "--set bc.standardize=maybe: standardize is true or false, not 'maybe'."),
-        ("iql.updates=true", "--set iql.updates=true: invalid int value: 'true'"),
+        ("iql.updates=many", "--set iql.updates=many: updates is 'many'; it must be a whole number"),
+        ("iql.policy=odd", "--set iql.policy=odd: policy is 'odd'; it must be among "),
+        ("bc.standardize=maybe", "--set bc.standardize=maybe: standardize is 'maybe'; it must be true or false."),
+        ("iql.updates=true", "--set iql.updates=true: updates is 'true'; it must be a whole number"),
         ("bc.seed=3", "seeds are set for all methods alike, by --seeds"),
         ("baselines.nonsense=3", "bc has no setting 'nonsense'"),
         ("tt.seed=3", "seeds are set for all methods alike, by --seeds"),
@@ -127,4 +127,4 @@ def test_the_evaluation_is_checked():
 def test_a_value_of_the_wrong_kind_is_named_by_the_word_that_was_typed() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_settings(["bc.updates=abc"], {"bc": "bc"})
-    assert str(caught.value) == "--set bc.updates=abc: invalid int value: 'abc'."
+    assert str(caught.value) == "--set bc.updates=abc: updates is 'abc'; it must be a whole number."
