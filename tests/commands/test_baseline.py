@@ -18,7 +18,7 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.data.kinds import LOCOMOTION, LOCOMOTION_DATA
 from trajplan.errors import CheckpointError, ConfigError
-from trajplan.hub import files_to_push, load_policy
+from trajplan.hub import _files, load_policy
 from trajplan.planners.beam_search import BeamSearchConfig
 from trajplan.runs.metrics import read_metrics
 
@@ -89,7 +89,7 @@ def test_training_evaluates_and_writes_a_whole_folder(trained):
     assert (trained / "values.png").stat().st_size > 5000
     assert json.loads((trained / "config.json").read_text())["settings"]["expectile"] == 0.8
     assert json.loads((trained / "training.json").read_text())["eval_episodes"] == 2
-    assert files_to_push(trained) == sorted(
+    assert sorted([*_files(trained, trained), "README.md"]) == sorted(
         ["README.md", "config.json", "dataset.json", "model.safetensors", "training.json", "values.png"]
     )
 
@@ -136,7 +136,7 @@ def test_evaluate_runs_a_baseline_and_refuses_planner_flags(folder, capsys):
     report = json.loads((folder / "evaluation.json").read_text())
     assert report["planner"] is None
     assert len(report["episodes"]) == 2
-    assert "evaluation.json" in files_to_push(folder)
+    assert "evaluation.json" in _files(folder, folder)
     assert "| return |" in (folder / "README.md").read_text()
     assert main(["evaluate", str(folder), "--horizon", "3", "--picture"]) == 2
     assert "is a baseline, which does not plan: leave out --horizon, --picture." in capsys.readouterr().err
