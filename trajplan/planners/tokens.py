@@ -166,9 +166,6 @@ def plan_tokens(
         observations, past: as `Planner.plan` takes them.
         noise: makes what the search draws tokens with.
         smaller: the settings that plans get smaller by, for the sentence about too little memory.
-
-    Raises:
-        ConfigError: if the plans do not fit into memory.
     """
     tokens, present = read_prefix(model, tokenizer, observations, past)
     try:
