@@ -198,3 +198,20 @@ def test_a_readme_that_is_no_text_is_named(checkpoint: Path) -> None:
     (checkpoint / "README.md").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CheckpointError, match=r"README\.md cannot be read as UTF-8 text .*mend it or move it away"):
         write_card(checkpoint)
+
+
+def test_an_evaluation_with_another_planner_says_so(checkpoint: Path) -> None:
+    saved = json.loads((checkpoint / "planner.json").read_text())
+    for used, said in {
+        "as saved": (saved, None),
+        "before there was another": ({k: v for k, v in saved.items() if k != "type"}, None),
+        "other settings": (saved | {"beam_width": 9}, "They were planned by `beam_search` with beam_width 9."),
+        "another planner": (
+            {"type": "imitation", "horizon": 1, "context": 2},
+            "They were planned by `imitation` with horizon 1, context 2.",
+        ),
+    }.values():
+        evaluated(checkpoint, evaluation(planner=used))
+        text = card_text(checkpoint)
+        assert ("They were planned" in text) == (said is not None)
+        assert said is None or said in text

@@ -82,13 +82,14 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         model_name=name,
         eval_results=_eval_results(evaluation) if evaluation else None,
     )
+    planner = None if method else read_json(folder / PLANNER_FILE)
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
         _introduction(folder, dataset["id"], environment, method),
         *_weights(folder),
         _loading(repo_id or ".", environment),
-        _results(evaluation) if evaluation else "## Evaluation\n\nNo evaluation comes with these weights.",
+        _results(evaluation, planner) if evaluation else "## Evaluation\n\nNo evaluation comes with these weights.",
         *([f"![Plans]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
         *([f"![What the method predicted, and what it earned]({VALUES})"] if (folder / VALUES).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
@@ -214,7 +215,7 @@ action = controller.act(observation)  # from the second step on: act(observation
 `trajplan evaluate {name} --episodes 10 --output results` runs it. Only safetensors and JSON are loaded."""
 
 
-def _results(evaluation: Mapping[str, Any]) -> str:
+def _results(evaluation: Mapping[str, Any], planner: Mapping[str, Any] | None) -> str:
     summary, dataset = evaluation["summary"], evaluation["dataset"]
     lines = ["| | mean | 95 % interval | std | the data's mean |", "| --- | --- | --- | --- | --- |"]
     lines.append(f"| return | {_spread(summary['return'])} | {dataset['mean_return']:.2f} |")
@@ -235,7 +236,19 @@ def _results(evaluation: Mapping[str, Any]) -> str:
         if timing
         else ""
     )
+    about += _other_planner(evaluation.get("planner"), planner)
     return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines)
+
+
+def _other_planner(used: Mapping[str, Any] | None, saved: Mapping[str, Any] | None) -> str:
+    """How what was evaluated planned, where that is not as the checkpoint plans."""
+    if used is None or saved is None:
+        return ""
+    name = used.get("type", DEFAULT)
+    if name != saved.get("type", DEFAULT):
+        saved = {}
+    other = [f"{key} {value}" for key, value in used.items() if key != "type" and saved.get(key, ...) != value]
+    return f" They were planned by `{name}` with {', '.join(other)}." if other else ""
 
 
 def _spread(numbers: Mapping[str, Any]) -> str:
