@@ -14,7 +14,7 @@ from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.files import BASELINE_TYPE, RUN, read_json
 from trajplan.planners.registry import DEFAULT, planner_named
-from trajplan.planners.settings import PLANNER_FILE
+from trajplan.planners.settings import PLANNER_FILE, describe_planner, saved_planner
 
 # The mark of a card that is ours to replace, and the whole line; its end may differ between versions.
 MARK = "<!-- trajplan writes this card anew"
@@ -88,7 +88,9 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         _introduction(folder, dataset["id"], environment, method),
         *_weights(folder),
         _loading(repo_id or ".", environment),
-        _results(evaluation) if evaluation else "## Evaluation\n\nNo evaluation comes with these weights.",
+        _results(evaluation, _planned(folder, evaluation))
+        if evaluation
+        else "## Evaluation\n\nNo evaluation comes with these weights.",
         *([f"![Plans]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
         *([f"![What the method predicted, and what it earned]({VALUES})"] if (folder / VALUES).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
@@ -214,7 +216,21 @@ action = controller.act(observation)  # from the second step on: act(observation
 `trajplan evaluate {name} --episodes 10 --output results` runs it. Only safetensors and JSON are loaded."""
 
 
-def _results(evaluation: Mapping[str, Any]) -> str:
+def _planned(folder: Path, evaluation: Mapping[str, Any]) -> str:
+    """How an evaluation was planned, where not by the checkpoint's own settings: a sentence, or nothing."""
+    if evaluation.get("planner") is None:
+        return ""
+    used, saved = {"type": DEFAULT} | evaluation["planner"], describe_planner(saved_planner(folder))
+    name = used.pop("type")
+    if name == saved["type"]:
+        used = {key: value for key, value in used.items() if key not in saved or value != saved[key]}
+        if not used:
+            return ""
+    settings = ", ".join(f"{key} {_cell(value)}" for key, value in used.items())
+    return f" Planned by `{name}` with {settings}, other than the planner settings below."
+
+
+def _results(evaluation: Mapping[str, Any], planned: str) -> str:
     summary, dataset = evaluation["summary"], evaluation["dataset"]
     lines = ["| | mean | 95 % interval | std | the data's mean |", "| --- | --- | --- | --- | --- |"]
     lines.append(f"| return | {_spread(summary['return'])} | {dataset['mean_return']:.2f} |")
@@ -226,7 +242,7 @@ def _results(evaluation: Mapping[str, Any]) -> str:
     count, seed = len(evaluation["episodes"]), evaluation["seed"]
     ran = f"{count} episodes" if count > 1 else "1 episode"
     seeds = f"seeds {seed} to {seed + count - 1}" if count > 1 else f"seed {seed}"
-    about = f"{ran} in `{_environment_name(evaluation)}`, {seeds}{scale}."
+    about = f"{ran} in `{_environment_name(evaluation)}`, {seeds}{scale}.{planned}"
     timing = evaluation["timing"]
     speed = (
         f" Acting took {1000 * timing['plan_seconds_p50']:.0f} ms at the median and "
