@@ -19,7 +19,7 @@ from trajplan.planners.imitation import ImitationConfig
 from trajplan.planners.plan import Plan
 from trajplan.planners.registry import PLANNERS, planner_named, type_of
 from trajplan.planners.sample_and_select import SampleAndSelectConfig
-from trajplan.planners.settings import planner_config, save_planner, saved_planner
+from trajplan.planners.settings import check_window, planner_config, save_planner, saved_planner
 from trajplan.tokenizers.fit import fit_tokenizer
 
 S, A, V, WINDOW = 3, 2, 9, 4
@@ -256,6 +256,19 @@ def test_another_planner_takes_over_what_belongs_to_the_model():
         planner_config("imitate", saved, {})
     with pytest.raises(ConfigError, match="ImitationConfig has no setting 'samples'"):
         planner_config("imitation", saved, {"samples": 3})
+
+
+@pytest.mark.parametrize("given", ["imitation", {"type": "imitation"}, ImitationConfig])
+def test_what_is_no_settings_at_all_is_refused(given):
+    with pytest.raises(ConfigError, match=r"^planner is .*; it must be a planner's settings, such as BeamSearchConfig"):
+        type_of(given)
+
+
+def test_a_planner_need_not_have_a_horizon():
+    settings = dataclasses.make_dataclass("Plain", ["context"])
+    check_window(settings(0), 1)
+    with pytest.raises(ConfigError, match=r"^context is 1 transitions"):
+        check_window(settings(1), 1)
 
 
 def test_settings_of_no_registered_planner_are_refused():

@@ -78,5 +78,6 @@ def check_window(config: Any, window: int) -> None:
             f"context is {config.context} transitions, the model's window {window}: choose a larger window, or a "
             "smaller context, so that at least one transition can be planned."
         )
-    if window < 2 and config.horizon > 1:
+    # Not all planners look ahead by a number of transitions.
+    if window < 2 and getattr(config, "horizon", 1) > 1:
         raise ConfigError("A model with a window of 1 transition can only plan with horizon 1.")
