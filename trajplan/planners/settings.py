@@ -57,7 +57,7 @@ def planner_config(name: str | None, saved: Any, settings: dict[str, Any]) -> An
     name = name or type_of(saved)
     config_class = planner_named(name).config_class()
     start = to_dict(saved)
-    if name != type_of(saved):
+    if name != registered_name(saved):
         known = {field.name for field in fields(config_class)}
         start = {key: start[key] for key in SHARED if key in start and key in known}
     return from_dict(config_class, start | settings)
