@@ -11,6 +11,7 @@ import torch
 
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.models.decoder import CachedDecoder
 from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
@@ -113,6 +114,18 @@ def test_plans_are_those_without_a_cache_beyond_the_window_too(name, settings):
     _, cached = planner(name, settings).plan(observations, past, generators(1, 2))
     _, plain = planner(name, settings, decoder=RecomputingDecoder).plan(observations, past, generators(1, 2))
     assert_same(until_end(cached), until_end(plain), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_a_search_reads_no_tensors_value_on_the_host(name, settings):
+    """So that a GPU captures it as a graph; on the meta device there are no values to read."""
+    search = planner(name, settings)
+    noise = search._noise(generators(1, 2)) if hasattr(search, "_noise") else ()
+    model, search.tokenizer = search.model.to("meta"), search.tokenizer.to("meta")
+    J = model.config.transition_dim
+    prefix = torch.zeros(2, settings["context"] * J + S, dtype=torch.int64, device="meta")
+    plans = search.search(CachedDecoder(model), prefix, *(value.to("meta") for value in noise))
+    assert plans.tokens.shape[2:] == (settings["horizon"], J)
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS)
