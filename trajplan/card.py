@@ -14,7 +14,7 @@ from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.files import BASELINE_TYPE, RUN, read_json
 from trajplan.planners.registry import DEFAULT, planner_named
-from trajplan.planners.settings import PLANNER_FILE
+from trajplan.planners.settings import PLANNER_FILE, describe_planner, saved_planner
 
 # The mark of a card that is ours to replace, and the whole line; its end may differ between versions.
 MARK = "<!-- trajplan writes this card anew"
@@ -82,14 +82,15 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         model_name=name,
         eval_results=_eval_results(evaluation) if evaluation else None,
     )
-    planner = None if method else read_json(folder / PLANNER_FILE)
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n{GENERATED}",
         f"# {name}",
         _introduction(folder, dataset["id"], environment, method),
         *_weights(folder),
         _loading(repo_id or ".", environment),
-        _results(evaluation, planner) if evaluation else "## Evaluation\n\nNo evaluation comes with these weights.",
+        _results(evaluation, _planned(folder, evaluation))
+        if evaluation
+        else "## Evaluation\n\nNo evaluation comes with these weights.",
         *([f"![Plans]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
         *([f"![What the method predicted, and what it earned]({VALUES})"] if (folder / VALUES).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
@@ -215,7 +216,21 @@ action = controller.act(observation)  # from the second step on: act(observation
 `trajplan evaluate {name} --episodes 10 --output results` runs it. Only safetensors and JSON are loaded."""
 
 
-def _results(evaluation: Mapping[str, Any], planner: Mapping[str, Any] | None) -> str:
+def _planned(folder: Path, evaluation: Mapping[str, Any]) -> str:
+    """How an evaluation was planned, where not by the checkpoint's own settings: a sentence, or nothing."""
+    if evaluation.get("planner") is None:
+        return ""
+    used, saved = {"type": DEFAULT} | evaluation["planner"], describe_planner(saved_planner(folder))
+    name = used.pop("type")
+    if name == saved["type"]:
+        used = {key: value for key, value in used.items() if key not in saved or value != saved[key]}
+        if not used:
+            return ""
+    settings = ", ".join(f"{key} {_cell(value)}" for key, value in used.items())
+    return f" Planned by `{name}` with {settings}, other than the planner settings below."
+
+
+def _results(evaluation: Mapping[str, Any], planned: str) -> str:
     summary, dataset = evaluation["summary"], evaluation["dataset"]
     lines = ["| | mean | 95 % interval | std | the data's mean |", "| --- | --- | --- | --- | --- |"]
     lines.append(f"| return | {_spread(summary['return'])} | {dataset['mean_return']:.2f} |")
@@ -227,7 +242,7 @@ def _results(evaluation: Mapping[str, Any], planner: Mapping[str, Any] | None) -
     count, seed = len(evaluation["episodes"]), evaluation["seed"]
     ran = f"{count} episodes" if count > 1 else "1 episode"
     seeds = f"seeds {seed} to {seed + count - 1}" if count > 1 else f"seed {seed}"
-    about = f"{ran} in `{_environment_name(evaluation)}`, {seeds}{scale}."
+    about = f"{ran} in `{_environment_name(evaluation)}`, {seeds}{scale}.{planned}"
     timing = evaluation["timing"]
     speed = (
         f" Acting took {1000 * timing['plan_seconds_p50']:.0f} ms at the median and "
@@ -236,19 +251,7 @@ def _results(evaluation: Mapping[str, Any], planner: Mapping[str, Any] | None) -
         if timing
         else ""
     )
-    about += _other_planner(evaluation.get("planner"), planner)
     return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines)
-
-
-def _other_planner(used: Mapping[str, Any] | None, saved: Mapping[str, Any] | None) -> str:
-    """How what was evaluated planned, where that is not as the checkpoint plans."""
-    if used is None or saved is None:
-        return ""
-    name = used.get("type", DEFAULT)
-    if name != saved.get("type", DEFAULT):
-        saved = {}
-    other = [f"{key} {value}" for key, value in used.items() if key != "type" and saved.get(key, ...) != value]
-    return f" They were planned by `{name}` with {', '.join(other)}." if other else ""
 
 
 def _spread(numbers: Mapping[str, Any]) -> str:

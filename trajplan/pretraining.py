@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def train(
         settings: of `TrainConfig`, over the preset's.
 
     Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be continued or written.
+        CheckpointError: if `output` holds a run and `resume` is not set, or cannot be resumed or written.
         ConfigError: for an unknown preset, setting or device, a value out of range, or a launcher that has started one
             process where several were asked for.
         DataError: for a dataset that is not there or cannot be used.
@@ -61,21 +61,21 @@ def train(
     """
     check_launcher()
     folder, gpu = Path(output), uses_gpu(device)
-    continued = resumes(folder, resume)
+    resumed = resumes(folder, resume)
     # What accelerate remembers of this run must not bind the next one in a process of one's own.
     fresh = not PartialState._shared_state
     try:
         process = PartialState(cpu=not gpu)
         # One process fills the dataset's cache, the others open it.
         with process.main_process_first():
-            data = open_dataset(dataset, folder, continued)
-        if continued:
+            data = open_dataset(dataset, folder, resumed)
+        if resumed:
             config, planner, say = _resumed(data, folder, preset, context, settings, gpu)
         else:
             config, planner, say = preflight(data, preset, gpu=gpu, context=context, **settings)
         if process.is_main_process:
             print(say)
-            if resume and not continued:
+            if resume and not resumed:
                 print(f"{folder} holds no run yet: starting from the beginning.")
         begun = partial(save_planner, config=planner)
         result = pretrain(data, folder, config, resume=resume, device=device, begun=begun)
@@ -103,7 +103,9 @@ def preflight(
     automatic = preset in (None, "auto")
     chosen = preset_for(data.info, gpu=gpu) if automatic else preset_named(preset or "auto", data.num_transitions)
     config = from_dict(TrainConfig, to_dict(chosen.train) | settings)
-    planner = replace(chosen.planner, discount=config.discount)
+    planner = chosen.planner
+    if "discount" in (field.name for field in fields(planner)):
+        planner = replace(planner, discount=config.discount)
     if context is not None:
         planner = replace(planner, context=context)
     check_window(planner, config.window)
@@ -116,11 +118,11 @@ def _resumed(
     data: OfflineDataset, run: Path, preset: str | None, context: int | None, settings: dict[str, Any], gpu: bool
 ) -> tuple[TrainConfig, Any, str]:
     """The settings of a run that is resumed, which keeps its planner."""
+    saved, planner = saved_config(run), saved_planner(run)
     if preset is None:
-        config, planner = saved_config(run), saved_planner(run)
-        config = from_dict(TrainConfig, to_dict(config) | settings)
+        config = from_dict(TrainConfig, to_dict(saved) | settings)
     else:
-        config, planner, _ = preflight(data, preset, gpu=gpu, **settings)
+        config, *_ = preflight(data, preset, gpu=gpu, context=planner.context, **settings)
     if context not in (None, planner.context):
         raise CheckpointError(
             f"{run} is a run whose planner has context {planner.context}, which --resume keeps: leave --context "

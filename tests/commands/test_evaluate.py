@@ -299,6 +299,22 @@ def test_another_planner_is_taken_by_name_with_settings_of_its_own(cartpole, cap
     assert "no option --samples" in capsys.readouterr().err
 
 
+def test_of_several_names_of_a_planner_the_last_holds(cartpole, capsys):
+    words = ["--planner", "imitation", "--planner=sample_and_select", "--samples", 4]
+    assert run(cartpole, "--episodes", 1, *words) == 0
+    assert report(cartpole)["planner"]["samples"] == 4
+    for words in (["--planner"], ["--planner", "--viewer"]):
+        with pytest.raises(SystemExit):
+            run(cartpole, *words)
+        assert "--planner needs a value" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_unknown_planner_is_named(cartpole, capsys):
+    (cartpole / "planner.json").write_text(json.dumps({"type": "nosuch"}))
+    assert run(cartpole) == 2
+    assert "planner.json: Unknown planner 'nosuch'; there are beam_search" in capsys.readouterr().err
+
+
 def test_a_checkpoint_keeps_its_planner_of_another_type(cartpole):
     save_planner(cartpole, ImitationConfig(horizon=2, context=1))
     assert run(cartpole, "--episodes", 1, "--beam-width", 3) == 0

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import minari
 import numpy as np
@@ -10,7 +11,9 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from trajplan.cli import main
+from trajplan.planners.imitation import ImitationConfig
 from trajplan.planners.settings import saved_planner
+from trajplan.presets import PRESETS
 from trajplan.runs.metrics import read_metrics
 from trajplan.training.checkpoint import load_model_folder
 
@@ -72,6 +75,21 @@ def test_a_small_window_takes_a_small_context(dataset, tmp_path, capsys):
     assert saved_planner(tmp_path / "run").context == 1
     assert main(["train", "--resume", "--output", str(tmp_path / "run"), "--context", "0"]) == 2
     assert "leave --context out, and give trajplan evaluate --context 0" in capsys.readouterr().err
+
+
+def test_the_same_command_resumes_a_run_whose_context_is_not_its_presets(dataset, tmp_path):
+    command = ["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL, "--window", "2"]
+    assert main([*command, "--context", "1"]) == 0
+    assert main([*command, "--context", "1", "--resume"]) == 0
+    assert main([*command, "--resume"]) == 0
+    assert saved_planner(tmp_path / "run").context == 1
+
+
+def test_a_presets_planner_may_be_any(dataset, tmp_path, monkeypatch):
+    row = replace(PRESETS["tt_debug"], type="imitation", planner={"beam_width": 3, "context": 2})
+    monkeypatch.setitem(PRESETS, "tt_debug", row)
+    assert main(["train", "--dataset", dataset, "--output", str(tmp_path / "run"), *SMALL]) == 0
+    assert saved_planner(tmp_path / "run") == ImitationConfig(beam_width=3, context=2)
 
 
 @pytest.fixture

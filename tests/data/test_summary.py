@@ -26,10 +26,10 @@ def test_numbers(dataset):
     json.dumps(summary, allow_nan=False)
     returns = dataset.returns
     assert summary["return"]["mean"] == pytest.approx(returns.mean())
-    assert summary["return"]["deviation"] == pytest.approx(returns.std())
+    assert summary["return"]["std"] == pytest.approx(returns.std())
     assert summary["normalized"]["mean"] == pytest.approx((returns.mean() + 10) / 40 * 100)
-    # A deviation is scaled by the range and not shifted by the minimum.
-    assert summary["normalized"]["deviation"] == pytest.approx(returns.std() / 40 * 100)
+    # A standard deviation is scaled by the range and not shifted by the minimum.
+    assert summary["normalized"]["std"] == pytest.approx(returns.std() / 40 * 100)
     assert summary["episodes_ending_in"] == {"terminal": 1, "timeout": 1, "both": 1, "neither": 1}
     assert summary["length"]["max"] == 12
     assert summary["tokens_per_transition"] == 7

@@ -11,6 +11,7 @@ import torch
 
 from trajplan.data.dataset import OfflineDataset
 from trajplan.errors import CheckpointError, ConfigError
+from trajplan.models.decoder import CachedDecoder
 from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
@@ -19,7 +20,7 @@ from trajplan.planners.imitation import ImitationConfig
 from trajplan.planners.plan import Plan
 from trajplan.planners.registry import PLANNERS, planner_named, type_of
 from trajplan.planners.sample_and_select import SampleAndSelectConfig
-from trajplan.planners.settings import planner_config, save_planner, saved_planner
+from trajplan.planners.settings import check_window, planner_config, save_planner, saved_planner
 from trajplan.tokenizers.fit import fit_tokenizer
 
 S, A, V, WINDOW = 3, 2, 9, 4
@@ -113,6 +114,18 @@ def test_plans_are_those_without_a_cache_beyond_the_window_too(name, settings):
     _, cached = planner(name, settings).plan(observations, past, generators(1, 2))
     _, plain = planner(name, settings, decoder=RecomputingDecoder).plan(observations, past, generators(1, 2))
     assert_same(until_end(cached), until_end(plain), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_a_search_reads_no_tensors_value_on_the_host(name, settings):
+    """So that a GPU captures it as a graph; on the meta device there are no values to read."""
+    search = planner(name, settings)
+    noise = search._noise(generators(1, 2)) if hasattr(search, "_noise") else ()
+    model, search.tokenizer = search.model.to("meta"), search.tokenizer.to("meta")
+    J = model.config.transition_dim
+    prefix = torch.zeros(2, settings["context"] * J + S, dtype=torch.int64, device="meta")
+    plans = search.search(CachedDecoder(model), prefix, *(value.to("meta") for value in noise))
+    assert plans.tokens.shape[2:] == (settings["horizon"], J)
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS)
@@ -256,6 +269,19 @@ def test_another_planner_takes_over_what_belongs_to_the_model():
         planner_config("imitate", saved, {})
     with pytest.raises(ConfigError, match="ImitationConfig has no setting 'samples'"):
         planner_config("imitation", saved, {"samples": 3})
+
+
+@pytest.mark.parametrize("given", ["imitation", {"type": "imitation"}, ImitationConfig])
+def test_what_is_no_settings_at_all_is_refused(given):
+    with pytest.raises(ConfigError, match=r"^planner is .*; it must be a planner's settings, such as BeamSearchConfig"):
+        type_of(given)
+
+
+def test_a_planner_need_not_have_a_horizon():
+    settings = dataclasses.make_dataclass("Plain", ["context"])
+    check_window(settings(0), 1)
+    with pytest.raises(ConfigError, match=r"^context is 1 transitions"):
+        check_window(settings(1), 1)
 
 
 def test_settings_of_no_registered_planner_are_refused():

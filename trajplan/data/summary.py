@@ -14,16 +14,16 @@ from trajplan.data.spaces import HOW_TO_BOUND, has_bounds
 def summarize(dataset: Episodes) -> dict[str, Any]:
     """JSON-able numbers: sizes, episode lengths and returns, normalised scores, how episodes end, ranges.
 
-    `deviation` is the standard deviation over the population. `normalized` is None without reference scores; there the
-    deviation is scaled by the reference range only.
+    `std` is the standard deviation over the population. `normalized` is None without reference scores; there the
+    it is scaled by the reference range only.
     """
     info = dataset.info
     reference = info.reference
     returns = _spread(dataset.returns)
     normalized = None
     if reference is not None:
-        normalized = {key: float(reference.normalize(value)) for key, value in returns.items() if key != "deviation"}
-        normalized["deviation"] = float(reference.normalize_std(returns["deviation"]))
+        normalized = {key: float(reference.normalize(value)) for key, value in returns.items() if key != "std"}
+        normalized["std"] = float(reference.normalize_std(returns["std"]))
     observations = _ranges(dataset.observations)
     actions = _ranges(dataset.actions)
     return {
@@ -98,7 +98,7 @@ def describe_in_full(dataset: Episodes, summary: dict[str, Any]) -> str:
     width = max(len(f"{kind} {row['name']}") for kind, row in rows)
     lines += ["", f"  {'dimension':<{width}}  {'min':>11} {'mean':>11} {'max':>11} {'std':>11}"]
     for kind, row in rows:
-        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "deviation"))
+        numbers = " ".join(f"{row[key]:>11.4g}" for key in ("min", "mean", "max", "std"))
         lines.append(f"  {kind + ' ' + row['name']:<{width}}  {numbers}")
     lines += ["", "  read with " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items())]
     return "\n".join(lines)
@@ -145,7 +145,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     numbers = np.asarray(values)
     return {
         "mean": float(numbers.mean(dtype=np.float64)),
-        "deviation": float(numbers.std(dtype=np.float64)),
+        "std": float(numbers.std(dtype=np.float64)),
         "min": float(numbers.min()),
         "max": float(numbers.max()),
     }
@@ -156,7 +156,7 @@ def _ranges(array: np.ndarray) -> list[dict[str, float]]:
     low = np.min([block.min(0) for block in row_blocks(array)], axis=0)
     high = np.max([block.max(0) for block in row_blocks(array)], axis=0)
     return [
-        dict(zip(("min", "mean", "max", "deviation"), map(float, row), strict=True))
+        dict(zip(("min", "mean", "max", "std"), map(float, row), strict=True))
         for row in zip(low, mean, high, std, strict=True)
     ]
 
@@ -170,4 +170,4 @@ def _out_of_bounds(dataset: Episodes) -> int:
 
 
 def _line(spread: dict[str, float]) -> str:
-    return f"{spread['mean']:.6g} ± {spread['deviation']:.4g}, from {spread['min']:.6g} to {spread['max']:.6g}"
+    return f"{spread['mean']:.6g} ± {spread['std']:.4g}, from {spread['min']:.6g} to {spread['max']:.6g}"

@@ -117,9 +117,9 @@ class Imitation:
                     # A stop token is legal in the first dimension alone.
                     live = live & (plans.tokens[:, :, step + 1, 0] != V)
             plans.end_where(live, step)
-        # Where there were fewer trajectories than beams, the best one fills their places.
-        order = torch.arange(K, device=prefix.device).where(plans.scores.isfinite(), 0)
-        plans = plans.reorder(order)
+        # Where there were fewer trajectories than beams, the last of them fills the others' places.
+        last = plans.scores.isfinite().sum(1, keepdim=True) - 1
+        plans = plans.reorder(torch.arange(K, device=prefix.device).minimum(last))
         plans.log_likelihood = plans.scores.clone()
         return plans
 

@@ -1,6 +1,6 @@
 """The planners by name: a new one is a file beside this and a line here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -92,8 +92,10 @@ def type_of(config: Any) -> str:
     """The name under which a planner's settings are saved.
 
     Raises:
-        ConfigError: if they are of no registered planner.
+        ConfigError: if they are of no registered planner, or no settings.
     """
+    if isinstance(config, type) or not is_dataclass(config):
+        raise ConfigError(f"planner is {config!r}; it must be a planner's settings, such as BeamSearchConfig().")
     name = registered_name(config)
     if name is not None:
         return name

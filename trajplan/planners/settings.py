@@ -57,7 +57,7 @@ def planner_config(name: str | None, saved: Any, settings: dict[str, Any]) -> An
     name = name or type_of(saved)
     config_class = planner_named(name).config_class()
     start = to_dict(saved)
-    if name != type_of(saved):
+    if name != registered_name(saved):
         known = {field.name for field in fields(config_class)}
         start = {key: start[key] for key in SHARED if key in start and key in known}
     return from_dict(config_class, start | settings)
@@ -78,5 +78,6 @@ def check_window(config: Any, window: int) -> None:
             f"context is {config.context} transitions, the model's window {window}: choose a larger window, or a "
             "smaller context, so that at least one transition can be planned."
         )
-    if window < 2 and config.horizon > 1:
+    # Not all planners look ahead by a number of transitions.
+    if window < 2 and getattr(config, "horizon", 1) > 1:
         raise ConfigError("A model with a window of 1 transition can only plan with horizon 1.")

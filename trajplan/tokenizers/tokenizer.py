@@ -5,7 +5,6 @@ Shapes: J dimensions of a transition, V bins, d the dimensions that `dims` selec
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from trajplan.errors import CheckpointError, DataError
+from trajplan.files import replacing
 
 JSON_NAME = "tokenizer.json"
 TENSORS_NAME = "tokenizer.safetensors"
@@ -226,9 +226,8 @@ def _refuse_not_finite(x: torch.Tensor, first_dim: int) -> None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

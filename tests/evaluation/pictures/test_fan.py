@@ -1,3 +1,6 @@
+from dataclasses import make_dataclass
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +50,17 @@ def test_imagined_paths_fan_out_from_the_present(planned):
     assert (again.observations == paths.observations).all()
     assert (fan._past(trace, step, 2) == torch.stack(contexts[step])).all()
     assert fan._past(trace, 0, 2).shape == (0, len(trace.observations[0]) + 2 + 1)
+
+
+def test_any_planner_on_the_model_has_a_fan(planned):
+    """One whose settings have no horizon and are not registered, too, and one that keeps no tokenizer has none."""
+    trace, _ = planned
+    of_model = trace.policy.planner
+    plain = make_dataclass("Plain", ["context", "replan_every"])(2, 1)
+    trace.policy.planner = SimpleNamespace(model=of_model.model, tokenizer=of_model.tokenizer, config=plain)
+    assert fan.imagined_paths(trace, 0).observations.shape[:2] == (24, fan.HORIZON)
+    trace.policy.planner = SimpleNamespace(model=of_model.model, config=plain)
+    assert fan.imagined_paths(trace, 0) is None
 
 
 def test_the_maze_picture_shows_the_fan_and_over_it_the_beam_that_is_acted_on(planned):

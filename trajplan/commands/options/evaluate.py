@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from trajplan.config import add_arguments as add_config_arguments
+from trajplan.errors import CheckpointError, ConfigError
 from trajplan.files import read_json
 from trajplan.parser import Parser
 from trajplan.planners.registry import DEFAULT, PLANNERS, planner_named
@@ -59,13 +60,14 @@ def _add_open_loop_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _planner_in(words: list[str]) -> str | None:
-    """The planner that a command line names."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    """The planner that a command line names, the last where it names several."""
+    name = None
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
         if word.startswith("--planner="):
-            return word.partition("=")[2]
-        if word == "--planner":
-            return following
-    return None
+            name = word.partition("=")[2]
+        elif word == "--planner" and not following.startswith("-"):
+            name = following
+    return name
 
 
 def _planner_of_checkpoint(words: list[str]) -> str:
@@ -73,5 +75,10 @@ def _planner_of_checkpoint(words: list[str]) -> str:
     for before, word in zip(["", *words], words, strict=False):
         path = Path(word).expanduser() / "planner.json"
         if before != "--output" and not word.startswith("-") and path.is_file():
-            return str(read_json(path).get("type", DEFAULT))
+            name = str(read_json(path).get("type", DEFAULT))
+            try:
+                planner_named(name)
+            except ConfigError as error:
+                raise CheckpointError(f"{path}: {error}") from None
+            return name
     return DEFAULT

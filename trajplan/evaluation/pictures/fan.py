@@ -29,11 +29,13 @@ def imagined_paths(trace: Trace, step: int) -> Plan | None:
     """
     policy = trace.policy
     planner: Any = policy.planner if isinstance(policy, PlanningPolicy) else None
-    if not isinstance(getattr(planner, "model", None), TrajectoryTransformer):
+    model, tokenizer = (getattr(planner, name, None) for name in ("model", "tokenizer"))
+    if not isinstance(model, TrajectoryTransformer) or tokenizer is None:
         return None
     alone = {"beam_width": PATHS, "n_expand": 1, "action_top_k": None, "action_cdf": None, "replan_every": 1}
     config = planner_config("beam_search", planner.config, alone)
-    search = BeamSearch(planner.model, planner.tokenizer, replace(config, horizon=max(HORIZON, planner.config.horizon)))
+    horizon = max(HORIZON, getattr(planner.config, "horizon", 1)) if model.config.window > 1 else 1
+    search = BeamSearch(model, tokenizer, replace(config, horizon=horizon))
     present = torch.as_tensor(trace.observations[step], dtype=torch.float32)[None]
     past = _past(trace, step, config.context)
     return search.plan(present, past[None], [torch.Generator().manual_seed(step)])[1].row(0)
