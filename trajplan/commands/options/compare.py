@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=3,
         metavar="N",
-        help="training runs of each method; 95 %% intervals need 4 (default: 3)",
+        help="training runs of each method; 95 %% intervals need 5 (default: 3)",
     )
     parser.add_argument(
         "--set",
