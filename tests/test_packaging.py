@@ -70,7 +70,8 @@ def test_an_editable_install_imports_from_the_folder_above_the_clone(clone, tmp_
 
 def test_a_wheel_holds_the_package_whole_and_nothing_else(clone, tmp_path):
     names = {name for name in build(clone, "build_wheel", tmp_path) if ".dist-info/" not in name}
-    files = {path.relative_to(clone).as_posix() for path in (clone / "trajplan").rglob("*") if path.is_file()}
+    found = (path for path in (clone / "trajplan").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    files = {path.relative_to(clone).as_posix() for path in found}
     assert names == files
     assert {"trajplan/py.typed", "trajplan/__main__.py", "trajplan/tokenizers/tokenizer.py"} <= names
 
