@@ -1,6 +1,5 @@
 """The model card of a checkpoint folder: README.md with the hub's metadata, from the folder's own files."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,9 +11,9 @@ from trajplan import __version__
 from trajplan.baselines.registry import method_named
 from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
-from trajplan.files import BASELINE_TYPE, RUN, read_json
-from trajplan.planners.registry import DEFAULT, planner_named
-from trajplan.planners.settings import PLANNER_FILE, describe_planner, saved_planner
+from trajplan.files import BASELINE_TYPE, RUN, read_json, sha256
+from trajplan.planners.registry import planner_named, typed
+from trajplan.planners.settings import PLANNER_FILE, describe_planner, saved_planner, saved_type
 
 # The mark of a card that is ours to replace, and the whole line; its end may differ between versions.
 MARK = "<!-- trajplan writes this card anew"
@@ -138,8 +137,7 @@ def is_of_weights(evaluation: Mapping[str, Any], folder: Path) -> bool:
     path = folder / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no {path.name}.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == evaluation.get("model_sha256")
+    return sha256(path) == evaluation.get("model_sha256")
 
 
 def run_name(folder: Path) -> str:
@@ -181,7 +179,7 @@ def _introduction(folder: Path, dataset: str, environment: str | None, method: s
     if method is not None:
         name = method_named(method).summary
         return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {__version__}."
-    planner = read_json(folder / PLANNER_FILE).get("type", DEFAULT)
+    planner = saved_type(folder)
     return (
         f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. It acts{acts} by the "
         f"planner `{planner}`: {planner_named(planner).summary}. Made with trajplan {__version__}."
@@ -220,7 +218,7 @@ def _planned(folder: Path, evaluation: Mapping[str, Any]) -> str:
     """How an evaluation was planned, where not by the checkpoint's own settings: a sentence, or nothing."""
     if evaluation.get("planner") is None:
         return ""
-    used, saved = {"type": DEFAULT} | evaluation["planner"], describe_planner(saved_planner(folder))
+    used, saved = typed(evaluation["planner"]), describe_planner(saved_planner(folder))
     name = used.pop("type")
     if name == saved["type"]:
         used = {key: value for key, value in used.items() if key not in saved or value != saved[key]}

@@ -1,7 +1,6 @@
 """`trajplan.evaluate`: run a checkpoint, or any policy, in its environment; the command of that name calls it too."""
 
 import contextlib
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from trajplan.evaluation.policy import Controller, Policy
 from trajplan.evaluation.report import EvaluationFile, evaluation_versions
 from trajplan.evaluation.result import Evaluation
 from trajplan.evaluation.rollout import evaluate as roll_out
-from trajplan.files import make_folder, refuse_file
+from trajplan.files import make_folder, refuse_file, sha256
 from trajplan.hub import checkpoint_folder, load_policy
 from trajplan.planners.controller import PlanningPolicy
 from trajplan.planners.settings import describe_planner
@@ -202,15 +201,10 @@ def _about(
             "mean_return": info.mean_return,
             "mean_normalized_score": float(reference.normalize(info.mean_return)) if reference else None,
         },
-        "model_sha256": folder and _sha256(folder / "model.safetensors"),
+        "model_sha256": folder and sha256(folder / "model.safetensors"),
         "planner": describe_planner(policy.config) if isinstance(policy, PlanningPolicy) else None,
         "versions": evaluation_versions(),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_plans(policy: Policy, wants: Mapping[str, bool]) -> None:

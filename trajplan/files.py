@@ -1,5 +1,6 @@
 """Writing files and folders that a reader, or a run started after a crash, sees whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -88,6 +89,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} does not hold a JSON object.")
     return values
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def publish(temporary: Path, final: Path) -> None:

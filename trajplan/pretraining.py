@@ -21,7 +21,6 @@ from trajplan.runs.result import TrainResult
 from trajplan.training.config import TrainConfig
 from trajplan.training.loop import train as pretrain
 from trajplan.training.loop import uses_gpu
-from trajplan.training.preflight import preflight as try_settings
 from trajplan.training.resume import saved_config
 
 # What a launcher tells each of the processes that it starts.
@@ -72,7 +71,7 @@ def train(
         if resumed:
             config, planner, say = _resumed(data, folder, preset, context, settings, gpu)
         else:
-            config, planner, say = preflight(data, preset, gpu=gpu, context=context, **settings)
+            config, planner, say = settings_for(data, preset, gpu=gpu, context=context, **settings)
         if process.is_main_process:
             print(say)
             if resume and not resumed:
@@ -87,10 +86,10 @@ def train(
             AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def preflight(
+def settings_for(
     data: OfflineDataset, preset: str | None, *, gpu: bool, context: int | None = None, **settings: Any
 ) -> tuple[TrainConfig, Any, str]:
-    """The settings of a new run, of its planner, and a sentence about them; what training would refuse is refused.
+    """The settings of a new run, of its planner, and a sentence about them.
 
     Args:
         data: what to learn.
@@ -98,7 +97,7 @@ def preflight(
         gpu: whether it trains on one, which the choice of a preset goes by.
 
     Raises:
-        ConfigError, DataError: as `train` says.
+        ConfigError: as `train` says.
     """
     automatic = preset in (None, "auto")
     chosen = preset_for(data.info, gpu=gpu) if automatic else preset_named(preset or "auto", data.num_transitions)
@@ -109,7 +108,6 @@ def preflight(
     if context is not None:
         planner = replace(planner, context=context)
     check_window(planner, config.window)
-    try_settings(data, config)
     say = f"Preset {chosen.name}{f' ({chosen.why})' if automatic else ''} on {data.id}."
     return config, planner, f"{say}\n{chosen.note}" if chosen.note else say
 
@@ -122,7 +120,7 @@ def _resumed(
     if preset is None:
         config = from_dict(TrainConfig, to_dict(saved) | settings)
     else:
-        config, *_ = preflight(data, preset, gpu=gpu, context=planner.context, **settings)
+        config, *_ = settings_for(data, preset, gpu=gpu, context=planner.context, **settings)
     if context not in (None, planner.context):
         raise CheckpointError(
             f"{run} is a run whose planner has context {planner.context}, which --resume keeps: leave --context "

@@ -28,15 +28,17 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         preflight_baseline(dataset, method, config, run)
         return run.eval_every > 0
     # Here, as a baseline needs neither accelerate nor transformers.
-    from trajplan.pretraining import preflight
+    from trajplan import pretraining
     from trajplan.training.loop import uses_gpu
+    from trajplan.training.preflight import preflight
 
     gpu = device != "cpu" and uses_gpu()
     try:
-        train, saved, _ = preflight(dataset, training.pop("preset", None), gpu=gpu, **training)
+        train, saved, _ = pretraining.settings_for(dataset, training.pop("preset", None), gpu=gpu, **training)
     except ConfigError as error:
         hint = " A model is trained with the context of its preset's planner, whatever planner.context is."
         raise ConfigError(f"{error}{hint if str(error).startswith('context is') else ''}") from None
+    preflight(dataset, train)
     check_window(planner_config(name, saved, planner), train.window)
     return False
 

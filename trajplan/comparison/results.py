@@ -5,7 +5,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from trajplan.comparison.cells import Cell, read_finished, read_record
 from trajplan.data.scores import ReferenceScores
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json, replacing, writing
-from trajplan.planners.registry import DEFAULT
+from trajplan.planners.registry import typed
 from trajplan.runs.metrics import NAME as METRICS
 from trajplan.runs.metrics import read_metrics
 
@@ -48,9 +48,9 @@ class Result:
 
     @property
     def planner(self) -> str | None:
-        """The planner's name; None: the method does not plan. Before there were several, none was recorded."""
+        """The planner's name; None: the method does not plan."""
         planner = self.evaluation["planner"]
-        return None if planner is None else planner.get("type", DEFAULT)
+        return None if planner is None else typed(planner)["type"]
 
     @property
     def reference(self) -> ReferenceScores | None:
@@ -163,10 +163,9 @@ def _load(cell: Cell) -> Result:
     evaluation, settings, metrics = read_finished(cell, record)
     returns = np.array([episode["return"] for episode in evaluation["episodes"]], np.float64)
     lengths = np.array([episode["length"] for episode in evaluation["episodes"]], np.int64)
-    planner = {f"planner.{name}": value for name, value in (evaluation["planner"] or {}).items()}
-    result = Result(cell, returns, lengths, evaluation, record["cost"], metrics, settings | planner)
-    named = {} if result.planner is None else {"planner.type": result.planner}
-    return replace(result, settings=settings | named | planner)
+    planner = {} if evaluation["planner"] is None else typed(evaluation["planner"])
+    settings |= {f"planner.{name}": value for name, value in planner.items()}
+    return Result(cell, returns, lengths, evaluation, record["cost"], metrics, settings)
 
 
 def row(result: Result) -> dict[str, Any]:

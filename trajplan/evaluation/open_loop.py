@@ -3,7 +3,6 @@
 Shapes: B starts, C transitions of context, H steps ahead, S observation_dim, A action_dim.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +23,12 @@ from trajplan.data.info import dataset_ids
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.pictures.open_loop import save_open_loop_picture
-from trajplan.files import make_folder, read_json, write_json
+from trajplan.files import make_folder, read_json, sha256, write_json
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.scaling import Scaling
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
+from trajplan.planners.tokens import next_transition
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.checkpoint import load_model_folder
 
@@ -119,7 +119,7 @@ def evaluate_open_loop(
         "horizon": steps,
         "context": context,
         "seed": seed,
-        "model_sha256": _sha256(folder / "model.safetensors"),
+        "model_sha256": sha256(folder / "model.safetensors"),
         "ensemble": dynamics and _about(Path(dynamics).expanduser(), dataset, recorded.episodes),
         "errors": {name: errors(guess, recorded.truth, std) for name, guess in guesses.items()},
     }
@@ -228,12 +228,8 @@ def predict(
             logits = decoder.advance(tokens[:, step, dim, None])
         tokens[:, step, S + A] = _likeliest(logits)
         decoder.advance(tokens[:, step, S + A, None])
-        if in_window == model.config.window:
-            in_window = model.config.window // 2
-            logits = decoder.restart(tokens[:, None, step + 1 - in_window : step + 1].flatten(2))
-        else:
-            logits = decoder.advance(tokens[:, step, J - 1, None])
-        in_window += 1
+        past, done = tokens[:, None, :C], tokens[:, None, C : step + 1]
+        logits, in_window = next_transition(decoder, past, done, in_window, model.config.window)
         for dim in range(S):
             tokens[:, step + 1, dim] = _likeliest(logits)
             logits = decoder.advance(tokens[:, step + 1, dim, None])
@@ -292,11 +288,6 @@ def _about(folder: Path, dataset: OfflineDataset, used: np.ndarray) -> dict[str,
         "method": method,
         "members": config.model_members,
         "elites": config.model_elites,
-        "sha256": _sha256(folder / "dynamics.safetensors"),
+        "sha256": sha256(folder / "dynamics.safetensors"),
         "starts_in_its_training": int(np.isin(used, learned).sum()),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.rollout import Episode, Rollouts
 from trajplan.evaluation.statistics import INTERVAL_METHOD, describe, normalized
 from trajplan.files import read_json, write_json
-from trajplan.planners.registry import DEFAULT
+from trajplan.planners.registry import typed
 
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.
@@ -71,8 +71,7 @@ class EvaluationFile:
             ) from None
         ours = json.loads(json.dumps(self.settings))
         if found.get("planner") is not None:
-            # Written before there was another planner, it has no type.
-            found["planner"] = {"type": DEFAULT} | found["planner"]
+            found["planner"] = typed(found["planner"])
         differing = [name for name in _IDENTITY if found.get(name) != ours.get(name)]
         if differing:
             raise ConfigError(

@@ -21,7 +21,7 @@ from trajplan.planners.tokens import (
     bind_decoder,
     next_transition,
     plan_tokens,
-    predicted_value,
+    read_values,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -102,11 +102,7 @@ class Imitation:
         for step in range(H):
             for dim in range(S, S + A):
                 plans, live, logits = self._append(decoder, plans, live, logits, step, dim)
-            reward = predicted_value(self.tokenizer, logits, J - 2)
-            plans.tokens[:, :, step, J - 2] = logits.argmax(-1)
-            logits = decoder.advance(plans.tokens[:, :, step, J - 2])
-            plans.rewards[:, :, step] = reward * live
-            plans.returns[:, :, step] = predicted_value(self.tokenizer, logits, J - 1) * live
+            read_values(decoder, self.tokenizer, plans, logits, live, step)
             if step + 1 == H:
                 break
             planned = plans.tokens[:, :, : step + 1]

@@ -1,5 +1,6 @@
 """The planners by name: a new one is a file beside this and a line here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -76,6 +77,11 @@ def planner_named(name: str) -> Entry:
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}."
         raise ConfigError(f"Unknown planner {name!r}; {hint}")
     return known[name]
+
+
+def typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved settings with their `type` first; those of before there was a second planner have none."""
+    return {"type": DEFAULT} | dict(values)
 
 
 def registered_name(config: Any) -> str | None:

@@ -26,7 +26,7 @@ from trajplan.planners.tokens import (
     log_probability,
     next_transition,
     plan_tokens,
-    predicted_value,
+    read_values,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -115,11 +115,7 @@ class SampleAndSelect:
             live = plans.alive[:, :, step]
             for dim in range(S, S + A):
                 logits = self._append(decoder, plans, live, logits, noise, step, dim)
-            reward = predicted_value(self.tokenizer, logits, J - 2) * live
-            plans.tokens[:, :, step, J - 2] = logits.argmax(-1)
-            logits = decoder.advance(plans.tokens[:, :, step, J - 2])
-            plans.rewards[:, :, step] = reward
-            plans.returns[:, :, step] = predicted_value(self.tokenizer, logits, J - 1) * live
+            read_values(decoder, self.tokenizer, plans, logits, live, step)
             if step + 1 == H:
                 break
             planned = plans.tokens[:, :, : step + 1]

@@ -7,7 +7,7 @@ from typing import Any
 from trajplan.config import from_dict, to_dict
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.files import read_json, write_json
-from trajplan.planners.registry import DEFAULT, planner_named, registered_name, type_of
+from trajplan.planners.registry import planner_named, registered_name, type_of, typed
 
 PLANNER_FILE = "planner.json"
 # What belongs to the model rather than to one planner: another planner of the same model begins with it.
@@ -20,15 +20,23 @@ def describe_planner(config: Any) -> dict[str, Any]:
     return {"type": name, **to_dict(config)}
 
 
-def planner_from_dict(values: dict[str, Any]) -> Any:
-    """Settings from planner.json; values without a type, as of earlier versions, are a beam search's."""
-    values = dict(values)
-    return from_dict(planner_named(values.pop("type", DEFAULT)).config_class(), values)
-
-
 def save_planner(folder: Path, config: Any) -> None:
     """Write planner.json into a checkpoint folder, atomically."""
     write_json(folder / PLANNER_FILE, {"type": type_of(config), **to_dict(config)})
+
+
+def saved_type(folder: Path) -> str:
+    """The name of the planner of a checkpoint folder.
+
+    Raises:
+        CheckpointError: if there is none, or an unknown one.
+    """
+    name = typed(read_json(folder / PLANNER_FILE))["type"]
+    try:
+        planner_named(name)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder / PLANNER_FILE}: {error}") from None
+    return name
 
 
 def saved_planner(folder: Path) -> Any:
@@ -37,8 +45,9 @@ def saved_planner(folder: Path) -> Any:
     Raises:
         CheckpointError: if there are none, or this version cannot read them.
     """
+    values = typed(read_json(folder / PLANNER_FILE))
     try:
-        return planner_from_dict(read_json(folder / PLANNER_FILE))
+        return from_dict(planner_named(values.pop("type")).config_class(), values)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / PLANNER_FILE}: {error}") from None
 

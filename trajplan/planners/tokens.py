@@ -137,6 +137,26 @@ def predicted_value(tokenizer: Tokenizer, logits: Tensor, dim: int, percentile: 
     return tokenizer.percentile(probabilities, percentile, dim)
 
 
+def read_values(
+    decoder: Decoder, tokenizer: Tokenizer, plans: TokenPlans, logits: Tensor, live: Tensor, step: int
+) -> None:
+    """Write reward and return-to-go of transition `step`, whose actions are read; the return's token is not read yet.
+
+    Args:
+        decoder: of K trajectories without candidates.
+        tokenizer: of the model.
+        plans: what is written into; the model goes on from the reward's likeliest token.
+        logits: (B, K, V + 1) of the reward token.
+        live: (B, K) which trajectories have not ended; the others earn nothing.
+        step: number of the transition.
+    """
+    J = plans.tokens.shape[-1]
+    plans.rewards[:, :, step] = predicted_value(tokenizer, logits, J - 2) * live
+    plans.tokens[:, :, step, J - 2] = logits.argmax(-1)
+    logits = decoder.advance(plans.tokens[:, :, step, J - 2])
+    plans.returns[:, :, step] = predicted_value(tokenizer, logits, J - 1) * live
+
+
 def draw_noise(generators: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Uniform noise (B, *shape) in [0, 1), each environment's from its own generator."""
     return torch.stack([torch.rand(shape, generator=generator) for generator in generators]).to(device)

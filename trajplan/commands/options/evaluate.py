@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from trajplan.config import add_arguments as add_config_arguments
-from trajplan.errors import CheckpointError, ConfigError
-from trajplan.files import read_json
 from trajplan.parser import Parser
 from trajplan.planners.registry import DEFAULT, PLANNERS, planner_named
+from trajplan.planners.settings import PLANNER_FILE, saved_type
 
 
 def add_arguments(parser: Parser) -> None:
@@ -73,12 +72,7 @@ def _planner_in(words: list[str]) -> str | None:
 def _planner_of_checkpoint(words: list[str]) -> str:
     """The planner of the checkpoint folder among the words of a command line; on the hub it is not known yet."""
     for before, word in zip(["", *words], words, strict=False):
-        path = Path(word).expanduser() / "planner.json"
-        if before != "--output" and not word.startswith("-") and path.is_file():
-            name = str(read_json(path).get("type", DEFAULT))
-            try:
-                planner_named(name)
-            except ConfigError as error:
-                raise CheckpointError(f"{path}: {error}") from None
-            return name
+        folder = Path(word).expanduser()
+        if before != "--output" and not word.startswith("-") and (folder / PLANNER_FILE).is_file():
+            return saved_type(folder)
     return DEFAULT
