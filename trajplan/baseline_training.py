@@ -86,9 +86,6 @@ def settings_for(
         info: the dataset.
         settings: over the preset's, by name.
         run_to_resume: the folder of a run whose settings they are over instead.
-
-    Raises:
-        ConfigError: for an unknown setting, or a value out of range.
     """
     of_method, of_run = _divide(method, settings)
     config, run = preset_for(method, info)

@@ -24,11 +24,7 @@ PICTURE, VALUES = "plan.png", "values.png"
 
 
 def write_card(folder: Path) -> Path:
-    """Write README.md into a checkpoint folder, unless a person has taken it over (see `MARK`).
-
-    Raises:
-        CheckpointError: as `card_text` says.
-    """
+    """Write README.md into a checkpoint folder, unless a person has taken it over (see `MARK`)."""
     path = folder / "README.md"
     if own_text(folder) is None:
         path.write_text(card_text(folder))
@@ -36,11 +32,7 @@ def write_card(folder: Path) -> Path:
 
 
 def own_text(folder: Path) -> str | None:
-    """The README.md of a checkpoint folder that a person has taken over, or None.
-
-    Raises:
-        CheckpointError: if it cannot be read as text.
-    """
+    """The README.md of a checkpoint folder that a person has taken over, or None."""
     path = folder / "README.md"
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else MARK
@@ -60,9 +52,6 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         license: the weights' licence as the hub spells it ("mit", "apache-2.0", ...), or None to name none.
         results: the folder of evaluation.json and its picture; None: the same. An evaluation of other weights is left
             out.
-
-    Raises:
-        CheckpointError: if one of the files is missing or damaged.
     """
     results = results or folder
     dataset, evaluation = read_json(folder / "dataset.json"), finished_evaluation(results)
@@ -111,11 +100,7 @@ _SETTINGS = (
 
 
 def finished_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What evaluation.json holds, or None if there is none or it was interrupted.
-
-    Raises:
-        CheckpointError: if the file is damaged or lacks what the card shows.
-    """
+    """What evaluation.json holds, or None if there is none or it was interrupted."""
     path = folder / "evaluation.json"
     if not path.exists():
         return None
@@ -129,11 +114,7 @@ def finished_evaluation(folder: Path) -> dict[str, Any] | None:
 
 
 def is_of_weights(evaluation: Mapping[str, Any], folder: Path) -> bool:
-    """Whether an evaluation was measured with the weights in a checkpoint folder.
-
-    Raises:
-        CheckpointError: if there are none.
-    """
+    """Whether an evaluation was measured with the weights in a checkpoint folder."""
     path = folder / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no {path.name}.")

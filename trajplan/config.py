@@ -63,11 +63,7 @@ def given(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
 
 
 def parse_value(config_class: type, name: str, text: str) -> Any:
-    """The value of a field from what a person typed: as `--field-name` takes it, a switch as true or false.
-
-    Raises:
-        ConfigError: for text that is no such value.
-    """
+    """The value of a field from what a person typed: as `--field-name` takes it, a switch as true or false."""
     hint = typing.get_type_hints(config_class)[name]
     inner, optional = _unwrap(hint)
     if inner is bool:
@@ -88,11 +84,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """A config from a dictionary.
-
-    Raises:
-        ConfigError: for a name that the config does not have, or a value of the wrong type or out of range.
-    """
+    """A config from a dictionary."""
     values = renamed(values, config_class)
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
@@ -111,11 +103,7 @@ def renamed(values: Mapping[str, V], *config_classes: type) -> dict[str, V]:
 
 
 def require(holds: bool, name: str, value: object, must: str) -> None:
-    """Refuse a setting.
-
-    Raises:
-        ConfigError: "NAME is VALUE; it must MUST.", unless it holds.
-    """
+    """Refuse a setting."""
     if not holds:
         raise ConfigError(f"{name} is {value}; it must {must}.")
 

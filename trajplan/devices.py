@@ -6,11 +6,7 @@ from trajplan.errors import ConfigError
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device of a name such as `cpu` or `cuda:1`, made the current one; None: a GPU if there is one.
-
-    Raises:
-        ConfigError: if there is no such device here, or it holds no values (`meta`).
-    """
+    """The device of a name such as `cpu` or `cuda:1`, made the current one; None: a GPU if there is one."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -27,11 +23,7 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def check_device(name: str | None = None) -> None:
-    """Refuse `cpu`, `cuda` or None as `choose_device` does, for a process that leaves the GPU's memory to others.
-
-    Raises:
-        ConfigError: if there is no such device here.
-    """
+    """Refuse `cpu`, `cuda` or None as `choose_device` does, for a process that leaves the GPU's memory to others."""
     # Without a GPU there is nothing for the probe to hold, and it tells why; with one it would make a context on it.
     if not torch.cuda.is_available():
         choose_device(name)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +62,10 @@ def fsync(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """The temporary name under which a file is written; at the end it is forced onto the disk and renamed to `path`.
 
-    Several processes, on several machines too, may do so at once: one of their files stays, whole.
+    Several threads and processes, on several machines too, may do so at once: one of their files stays, whole.
     """
-    temporary = path.with_name(f"{PARTIAL}{socket.gethostname()}-{os.getpid()}-{path.name}")
+    writer = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f"{PARTIAL}{writer}-{path.name}")
     try:
         yield temporary
         fsync(temporary)

@@ -97,12 +97,7 @@ def load_policy(
 
 
 def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
-    """The folder of a complete checkpoint: the given one, or the hub's, downloaded into its cache.
-
-    Raises:
-        CheckpointError: if there is none, or it is incomplete.
-        ConfigError: if a revision is asked of a folder.
-    """
+    """The folder of a complete checkpoint: the given one, or the hub's, downloaded into its cache."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -116,11 +111,7 @@ def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Pa
 
 
 def is_baseline(folder: Path) -> bool:
-    """Whether a checkpoint folder is one that `trajplan baseline` wrote.
-
-    Raises:
-        CheckpointError: if its config.json is missing or damaged.
-    """
+    """Whether a checkpoint folder is one that `trajplan baseline` wrote."""
     return read_json(folder / "config.json").get("model_type") == BASELINE_TYPE
 
 

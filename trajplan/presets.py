@@ -179,11 +179,7 @@ PRESETS = {
 
 
 def preset_named(name: str, transitions: int = REFERENCE_TRANSITIONS) -> Preset:
-    """The preset of that name for a dataset of that size.
-
-    Raises:
-        ConfigError: for an unknown name, or an empty dataset where its size matters.
-    """
+    """The preset of that name for a dataset of that size."""
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS) or f"there are auto, {', '.join(PRESETS)}."
         raise ConfigError(f"Unknown preset {name!r}; {hint}")

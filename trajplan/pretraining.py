@@ -95,9 +95,6 @@ def settings_for(
         data: what to learn.
         preset, context, settings: as `train` takes them.
         gpu: whether it trains on one, which the choice of a preset goes by.
-
-    Raises:
-        ConfigError: as `train` says.
     """
     automatic = preset in (None, "auto")
     chosen = preset_for(data.info, gpu=gpu) if automatic else preset_named(preset or "auto", data.num_transitions)
@@ -130,11 +127,7 @@ def _resumed(
 
 
 def check_launcher() -> None:
-    """Refuse the one process that `accelerate launch` starts where several were asked for, and no GPUs are there.
-
-    Raises:
-        ConfigError: saying what to type.
-    """
+    """Refuse the one process that `accelerate launch` starts where several were asked for, and no GPUs are there."""
     # Of these its launcher sets the first always, the second only where more than one process was asked for.
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and not any(name in os.environ for name in PLACES):

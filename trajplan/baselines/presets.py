@@ -123,11 +123,7 @@ def _rollouts(name: str, info: "DatasetInfo") -> dict[str, Any]:
 
 
 def preset_for(name: str, info: "DatasetInfo") -> tuple[Any, RunConfig]:
-    """Settings of a method and of its run that suit a dataset.
-
-    Raises:
-        ConfigError: if there is no method of that name.
-    """
+    """Settings of a method and of its run that suit a dataset."""
     settings, run = CHANGES.get((name, row_of(info)), ({}, {}))
     settings = settings | _rollouts(name, info)
     return replace(method_named(name).config_class()(), **settings), replace(RunConfig(), **run)

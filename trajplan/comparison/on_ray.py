@@ -52,9 +52,6 @@ def run_on_ray(
 
     Returns:
         One outcome a cell, in the order of their ends.
-
-    Raises:
-        ConfigError: if Ray is not installed, the cluster cannot be reached, or no node of it has what a cell needs.
     """
     for cell in cells:
         make_folder(cell.folder)

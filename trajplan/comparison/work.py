@@ -46,13 +46,6 @@ def run_cell(cell: Cell, device: str | None = None) -> bool:
 
     Returns:
         Whether it is done; False: it was interrupted.
-
-    Raises:
-        CheckpointError: if the cell was trained, and its model or its cell.json is missing or damaged.
-        ConfigError: if its folder holds a training with other settings, a setting, the device or one of its
-            environments does not fit.
-        DataError: if its dataset is not here, or the method cannot learn from it.
-        TrajplanError: if another process works on it, or a loss is not finite.
     """
     if int(os.environ.get("RANK", "0")) > 0:
         if cell.method != TRANSFORMER or read_record(cell)["cost"] is not None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from trajplan.data.validate import Episode
 from trajplan.errors import DataError
+from trajplan.files import replacing
 
 FORMAT = 1
 _DTYPES = {
@@ -61,9 +62,8 @@ def content_key(source: Path, cache: Path) -> str:
     check_unchanged(source, stamp)
     with _writing(cache):
         memo.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = memo.with_suffix(f".{uuid.uuid4().hex}")
-        unfinished.write_text(json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
-        os.replace(unfinished, memo)
+        with replacing(memo) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, "path": str(source), "stamp": stamp, "key": key}))
     return key
 
 

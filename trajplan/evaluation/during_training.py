@@ -25,9 +25,6 @@ def evaluation_for(dataset: OfflineDataset, settings: Any, config: RunConfig) ->
         dataset: untransformed.
         settings: of the method, for its discount.
         config: of the run.
-
-    Raises:
-        ConfigError: if there is no such environment here; it is tried once.
     """
     info = dataset.info
     make_env = environment_maker(info)

@@ -36,9 +36,6 @@ def environment_maker(
         env_id: a registered Gymnasium id, instead of the dataset's environment.
         max_episode_steps: a time limit instead of the environment's own.
         render_mode: passed on to Gymnasium.
-
-    Raises:
-        DataError: by the function, when the environment is not registered here or its simulator not installed.
     """
     options: dict[str, Any] = {"disable_env_checker": True, "render_mode": render_mode}
     if max_episode_steps is not None:
@@ -49,11 +46,7 @@ def environment_maker(
 
 
 def check_environment(env: gymnasium.Env, info: DatasetInfo) -> None:
-    """Compare an environment's spaces with those of the dataset that the policy was trained on.
-
-    Raises:
-        ConfigError: when keys, shapes, number of actions or finite action bounds differ.
-    """
+    """Compare an environment's spaces with those of the dataset that the policy was trained on."""
     differs = _difference(env.observation_space, info.observation_space, "observations", bounds=False)
     differs = differs or _difference(env.action_space, info.action_space, "actions", bounds=True)
     if differs:
@@ -65,21 +58,13 @@ def check_environment(env: gymnasium.Env, info: DatasetInfo) -> None:
 
 
 def check_time_limit(env: gymnasium.Env) -> None:
-    """Refuse an environment whose episodes might never end.
-
-    Raises:
-        ConfigError: when it has no time limit.
-    """
+    """Refuse an environment whose episodes might never end."""
     if env.spec is not None and env.spec.max_episode_steps is None:
         raise ConfigError(f"environment {env.spec.id} has no time limit; give one by --max-episode-steps.")
 
 
 def try_environment(make_env: MakeEnvironment, info: DatasetInfo) -> None:
-    """Make one environment, check that a policy trained on the dataset can be evaluated in it, and close it.
-
-    Raises:
-        DataError, ConfigError: as `environment_maker`, `check_environment` and `check_time_limit` say.
-    """
+    """Make one environment, check that a policy trained on the dataset can be evaluated in it, and close it."""
     with quiet_simulators(), contextlib.closing(make_env()) as env:
         check_environment(env, info)
         check_time_limit(env)
@@ -91,9 +76,6 @@ def reference_scores(
     """The returns that mean 0 and 100: the given ones, else the dataset's, else the bundled table's, else None.
 
     The dataset's own are left aside when another environment is evaluated in.
-
-    Raises:
-        ConfigError: when only one of `minimum` and `maximum` is given.
     """
     if (minimum is None) != (maximum is None):
         raise ConfigError("give both --reference-min and --reference-max, or neither.")
@@ -107,11 +89,7 @@ def reference_scores(
 
 
 def import_mujoco() -> ModuleType:
-    """The module `mujoco`.
-
-    Raises:
-        ConfigError: if its import fails, as it does with MUJOCO_GL set to a way of drawing that is not installed.
-    """
+    """The module `mujoco`."""
     try:
         return import_module("mujoco")
     except (AttributeError, ImportError, OSError, RuntimeError) as error:

@@ -53,13 +53,7 @@ class EvaluationFile:
         self._timing: dict[str, Any] | None = None
 
     def resume(self) -> list[Episode]:
-        """Take over the finished episodes of the file that is there, if any.
-
-        Raises:
-            CheckpointError: when the file is damaged.
-            ConfigError: when it is of another model, environment, seed, planner setting or package version, or has all
-                episodes that are asked for, and more, which would be lost.
-        """
+        """Take over the finished episodes of the file that is there, if any."""
         if self.path is None or not self.path.exists():
             return []
         found = read_json(self.path)

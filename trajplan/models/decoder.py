@@ -62,9 +62,6 @@ class Decoder(Protocol):
         """Make nodes (B, K) of the same environments the beams, K of any size; their next logits (B, K, V + 1).
 
         Their lengths may differ by whole transitions, also where one was kept before a `restart` and another after it.
-
-        Raises:
-            ValueError: for nodes of another environment or plan, or of lengths that differ otherwise.
         """
         ...
 

@@ -221,11 +221,7 @@ class TrajectoryTransformer(PreTrainedModel):
 
 
 def _needs_mask(implementation: str) -> bool:
-    """Whether an attention implementation of transformers attends to the future unless a mask forbids it.
-
-    Raises:
-        ConfigError: if that is not known.
-    """
+    """Whether an attention implementation of transformers attends to the future unless a mask forbids it."""
     if implementation == "sdpa" or is_flash_attention_requested(requested_attention_implementation=implementation):
         return False
     if implementation == "eager":

@@ -54,9 +54,6 @@ class Imitation:
         tokenizer: the one the model was trained with.
         config: settings of the search.
         decoder: how logits are computed.
-
-    Raises:
-        ConfigError: as `check_window` says.
     """
 
     def __init__(
@@ -73,11 +70,7 @@ class Imitation:
         self._search = bind_decoder(self.search, model, decoder)
 
     def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
-        """See `trajplan.planners.controller.Planner`; nothing here is random.
-
-        Raises:
-            ConfigError: if the plans do not fit into memory.
-        """
+        """See `trajplan.planners.controller.Planner`; nothing here is random."""
         config = self.config
         smaller = f"horizon ({config.horizon}) or beam_width ({config.beam_width})"
         return plan_tokens(self._search, self.model, self.tokenizer, observations, past, tuple, smaller)

@@ -67,11 +67,7 @@ def planners() -> dict[str, Entry]:
 
 
 def planner_named(name: str) -> Entry:
-    """The entry of a planner.
-
-    Raises:
-        ConfigError: for an unknown name.
-    """
+    """The entry of a planner."""
     known = PLANNERS if name in PLANNERS else planners()
     if name not in known:
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}."
@@ -95,11 +91,7 @@ def registered_name(config: Any) -> str | None:
 
 
 def type_of(config: Any) -> str:
-    """The name under which a planner's settings are saved.
-
-    Raises:
-        ConfigError: if they are of no registered planner, or no settings.
-    """
+    """The name under which a planner's settings are saved."""
     if isinstance(config, type) or not is_dataclass(config):
         raise ConfigError(f"planner is {config!r}; it must be a planner's settings, such as BeamSearchConfig().")
     name = registered_name(config)

@@ -66,9 +66,6 @@ class SampleAndSelect:
         tokenizer: the one the model was trained with.
         config: settings of the planner.
         decoder: how logits are computed.
-
-    Raises:
-        ConfigError: as `check_window` says.
     """
 
     def __init__(
@@ -85,11 +82,7 @@ class SampleAndSelect:
         self._search = bind_decoder(self.search, model, decoder)
 
     def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
-        """See `trajplan.planners.controller.Planner`.
-
-        Raises:
-            ConfigError: if the plans do not fit into memory.
-        """
+        """See `trajplan.planners.controller.Planner`."""
         config = self.config
         noise = partial(self._noise, generators)
         smaller = f"horizon ({config.horizon}) or samples ({config.samples})"

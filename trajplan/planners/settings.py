@@ -26,11 +26,7 @@ def save_planner(folder: Path, config: Any) -> None:
 
 
 def saved_type(folder: Path) -> str:
-    """The name of the planner of a checkpoint folder.
-
-    Raises:
-        CheckpointError: if there is none, or an unknown one.
-    """
+    """The name of the planner of a checkpoint folder."""
     name = typed(read_json(folder / PLANNER_FILE))["type"]
     try:
         planner_named(name)
@@ -40,11 +36,7 @@ def saved_type(folder: Path) -> str:
 
 
 def saved_planner(folder: Path) -> Any:
-    """The planner's settings in a checkpoint folder.
-
-    Raises:
-        CheckpointError: if there are none, or this version cannot read them.
-    """
+    """The planner's settings in a checkpoint folder."""
     values = typed(read_json(folder / PLANNER_FILE))
     try:
         return from_dict(planner_named(values.pop("type")).config_class(), values)
@@ -59,9 +51,6 @@ def planner_config(name: str | None, saved: Any, settings: dict[str, Any]) -> An
         name: of the planner; None: the checkpoint's.
         saved: the checkpoint's settings. Another planner takes over what belongs to the model, `SHARED`.
         settings: by name.
-
-    Raises:
-        ConfigError: for an unknown planner or setting, or values that do not go together.
     """
     name = name or type_of(saved)
     config_class = planner_named(name).config_class()
@@ -78,9 +67,6 @@ def check_window(config: Any, window: int) -> None:
     Args:
         config: the planner's.
         window: transitions that the model sees.
-
-    Raises:
-        ConfigError: where the context leaves no room in the window.
     """
     if config.context >= window:
         raise ConfigError(

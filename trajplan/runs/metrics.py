@@ -49,11 +49,7 @@ class MetricsFile:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl in order; a half-written last line is left out.
-
-    Raises:
-        CheckpointError: if one is not the JSON object of an update.
-    """
+    """The lines of a run's metrics.jsonl in order; a half-written last line is left out."""
     path = Path(folder) / NAME
     lines = []
     pieces = path.read_bytes().split(b"\n") if path.exists() else [b""]

@@ -26,10 +26,6 @@ def fit_columns(
         joined: (N, J) float32, maybe memory-mapped.
         bins: V, the most bins a dimension may use.
         discrete: per dimension the number of actions, or None for real numbers; None: no dimension is discrete.
-
-    Raises:
-        DataError: if there are no rows, a value is NaN or infinite, or a discrete value is none of its actions.
-        ConfigError: if `bins` is below 1 or below a number of actions.
     """
     if joined.ndim != 2 or 0 in joined.shape:
         raise DataError(f"A tokenizer is fitted on rows of transitions, but the data has shape {joined.shape}.")
@@ -55,11 +51,7 @@ def fit_columns(
 
 
 def sorted_column(joined: np.ndarray, dim: int) -> np.ndarray:
-    """Dimension `dim` of (N, J) as a sorted float32 copy (N,), with -0 made 0.
-
-    Raises:
-        DataError: for NaN and infinity, with the first row that holds one.
-    """
+    """Dimension `dim` of (N, J) as a sorted float32 copy (N,), with -0 made 0."""
     with np.errstate(over="ignore"):
         column = np.array(joined[:, dim], dtype=np.float32)
     column += np.float32(0)
@@ -96,12 +88,7 @@ def boundary(below: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 
 def discrete_bins(column: np.ndarray, dim: int, actions: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (actions + 1,) and values (actions,) of a discrete dimension: one bin an action, 0 to `actions` - 1.
-
-    Raises:
-        ConfigError: if there are fewer bins than actions.
-        DataError: if the column holds anything but the actions' numbers.
-    """
+    """Edges (actions + 1,) and values (actions,) of a discrete dimension: one bin an action, 0 to `actions` - 1."""
     if actions > bins:
         raise ConfigError(f"Dimension {dim} has {actions} discrete actions for {bins} bins; set bins to {actions}.")
     strange = (column != np.round(column)) | (column < 0) | (column >= actions)

@@ -1,21 +1,19 @@
 """The model folder: everything that acting needs, as JSON and safetensors."""
 
-import os
-import shutil
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.utils import logging
 
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
-from trajplan.files import PARTIAL, fsync, read_json, write_json, writing
+from trajplan.files import read_json, replacing, write_json, writing
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.runs.tensors import difference
 from trajplan.tokenizers.tokenizer import Tokenizer
@@ -58,19 +56,16 @@ def save_model(folder: Path, model: TrajectoryTransformer, weights: dict[str, Te
         model: whose config is written.
         weights: its full state, on the CPU.
     """
-    temporary = folder / f"{PARTIAL}model"
+    config = copy.deepcopy(model.config)
+    # What `save_pretrained` adds, so that AutoModel finds the class and the numbers' type.
+    config.architectures, config.dtype = [type(model).__name__], str(model.dtype).removeprefix("torch.")
     with writing(folder / WEIGHTS):
-        shutil.rmtree(temporary, ignore_errors=True)
-        logging.disable_progress_bar()
-        # A copy, as it takes out what it has written.
-        model.save_pretrained(temporary, state_dict=dict(weights))
-        logging.enable_progress_bar()
-        # safetensors writes files that only their owner can read.
-        (temporary / WEIGHTS).chmod((temporary / "config.json").stat().st_mode)
-        for name in ("config.json", WEIGHTS):
-            fsync(temporary / name)
-            os.replace(temporary / name, folder / name)
-        shutil.rmtree(temporary)
+        with replacing(folder / "config.json") as temporary:
+            config.to_json_file(temporary)
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file(weights, temporary, metadata={"format": "pt"})
+            # safetensors writes files that only their owner can read.
+            temporary.chmod((folder / "config.json").stat().st_mode)
 
 
 def save_model_folder(
@@ -87,11 +82,7 @@ def save_model_folder(
 
 
 def load_model_folder(folder: str | Path, device: torch.device | str = "cpu") -> LoadedCheckpoint:
-    """Read a model folder, the model in evaluation mode on `device`.
-
-    Raises:
-        CheckpointError: if a file is missing or damaged, or the files do not belong together.
-    """
+    """Read a model folder, the model in evaluation mode on `device`."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint folder {folder}.")

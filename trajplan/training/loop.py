@@ -54,9 +54,6 @@ def uses_gpu(device: str | None = None) -> bool:
 
     Args:
         device: the one that was asked for, which becomes the current one; None: an accelerator if there is one.
-
-    Raises:
-        ConfigError: if it is not there, accelerate is told to leave it alone, or a launcher gives each process its own.
     """
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     if device is None:
@@ -90,13 +87,6 @@ def train(
             exactly: the losses and weights become those of a run that was never stopped.
         device: where it trains, such as "cpu"; None: a GPU if there is one.
         begun: called once, on the main process, when the folder of a new run has been made.
-
-    Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, or
-            its model is there and its states are not; if `output` holds other files that would be overwritten; if a
-            file cannot be written.
-        ConfigError: if the batch cannot be divided, or a tracker is not installed.
-        TrajplanError: if a loss is not finite; the weights of that update are not applied.
     """
     folder = Path(output)
     resumed = run_folder.resumes(folder, resume)

@@ -76,11 +76,7 @@ def saved_settings(folder: Path) -> tuple[str, Any, RunConfig]:
 
 
 def load_baseline(folder: str | Path, device: torch.device | str = "cpu") -> BaselinePolicy:
-    """Read a folder, as a policy on `device`.
-
-    Raises:
-        CheckpointError: if a file is missing or damaged, or the files do not belong together.
-    """
+    """Read a folder, as a policy on `device`."""
     folder, device = Path(folder), torch.device(device)
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint folder {folder}.")
@@ -99,11 +95,7 @@ def load_baseline(folder: str | Path, device: torch.device | str = "cpu") -> Bas
 
 
 def load_dynamics(folder: Path) -> DynamicsEnsemble:
-    """The trained ensemble in a run's folder, on the CPU; it speaks the environment's units.
-
-    Raises:
-        CheckpointError: if there is none, or it does not fit the folder's settings.
-    """
+    """The trained ensemble in a run's folder, on the CPU; it speaks the environment's units."""
     _, config, _ = saved_settings(folder)
     path = folder / DYNAMICS
     if not isinstance(config, ModelBasedConfig) or not path.is_file():

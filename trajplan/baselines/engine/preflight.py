@@ -34,13 +34,7 @@ class Ready(NamedTuple):
 
 
 def preflight(dataset: OfflineDataset, name: str, config: Any, run_config: RunConfig) -> Ready:
-    """Try a method and its settings on a dataset; the training begins with this.
-
-    Raises:
-        ConfigError: for an unknown method, one that is not for the dataset's actions, actions without bounds, rewards
-            that cannot be transformed so, or a tracker that is not installed.
-        DataError: for a dataset that the method cannot learn from.
-    """
+    """Try a method and its settings on a dataset; the training begins with this."""
     check_trackers(tracker_names(run_config.trackers))
     method_class = method_named(name).method_class(dataset.info)
     scaling = fit_scaling(dataset, run_config.standardize)

@@ -66,13 +66,6 @@ def train(
             `trajplan.evaluation.during_training`; the numbers go to metrics.jsonl. None: it is never measured.
         device: where it trains; None: a GPU if there is one.
         progress: whether to show a bar on standard error.
-
-    Raises:
-        CheckpointError: if `output` holds a run and `resume` is not set, the run there had other settings or data, its
-            model is there and its states are not, it holds files that would be overwritten, or it cannot be made.
-        ConfigError: as `preflight` says, or for an unknown device.
-        DataError: for a dataset that the method cannot learn from.
-        TrajplanError: if a metric is not finite; nothing is saved then.
     """
     folder, on, seed = Path(output), choose_device(device), run_config.seed
     method_class, scaling, (scale, shift), episodes, split = preflight(dataset, name, config, run_config)
