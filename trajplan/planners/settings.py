@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from trajplan.config import from_dict, to_dict
+from trajplan.config import from_dict, renamed, to_dict
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.files import PARTIAL, publish, read_json, write_json, writing
 from trajplan.planners.registry import planner_named, planners, registered_name, type_of, typed
@@ -69,7 +69,8 @@ def todays(values: dict[str, Any]) -> dict[str, Any]:
     """What `describe_planner` gave in an earlier version, with the settings that a known planner has got since."""
     name = (values := typed(values)).pop("type")
     if name in planners():
-        values = to_dict(from_dict(planner_named(name).config_class(), values))
+        config_class = planner_named(name).config_class()
+        values = to_dict(config_class()) | renamed(values, config_class)
     return {"type": name, **values}
 
 
