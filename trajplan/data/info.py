@@ -51,6 +51,7 @@ class DatasetInfo:
         versions: package versions by name, of this process when the dataset was read; `dataset` is the Minari version
             that wrote the data.
         sources: the datasets that it is made of, in the order of its episodes; empty where it is one.
+        goal_columns: the columns of the flat observation that a goal fixes; None where the data know no goals.
 
     Raises:
         DataError: when a space is not supported.
@@ -66,10 +67,13 @@ class DatasetInfo:
     mean_return: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+    goal_columns: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_action_space(self.action_space, self._owner)
-        _ = self.observation_layout
+        width = self.observation_dim
+        if self.goal_columns is not None:
+            check_columns(self.goal_columns, width, self._owner)
 
     @property
     def _owner(self) -> str:
@@ -170,6 +174,7 @@ class DatasetInfo:
             "mean_return": float(self.mean_return),
             "versions": dict(self.versions),
             "sources": [asdict(source) for source in self.sources],
+            "goal_columns": None if self.goal_columns is None else list(self.goal_columns),
         }
 
     @classmethod
@@ -193,9 +198,25 @@ class DatasetInfo:
                 versions=dict(values["versions"]),
                 # Missing from files written before datasets could be joined.
                 sources=tuple(Source(**source) for source in values.get("sources", ())),
+                # Missing from files written before there were goals.
+                goal_columns=_columns(values.get("goal_columns")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise DataError(f"The saved dataset description is damaged: {type(error).__name__} {error}.") from None
+
+
+def check_columns(columns: tuple[int, ...], observation_dim: int, owner: str) -> None:
+    """Refuse goal columns that are not different columns of an observation."""
+    known = all(0 <= column < observation_dim for column in columns)
+    if not columns or not known or len(set(columns)) < len(columns):
+        raise DataError(
+            f"{owner}: a goal needs one or more different columns of the {observation_dim} of an observation, from 0 "
+            f"on, not {list(columns)}."
+        )
+
+
+def _columns(values: Any) -> tuple[int, ...] | None:
+    return None if values is None else tuple(int(column) for column in values)
 
 
 def dataset_ids(values: Mapping[str, Any]) -> list[str]:

@@ -69,6 +69,8 @@ def _difference(first: DatasetInfo, other: DatasetInfo) -> str | None:
         found = _of_spaces(getattr(first, f"{name}_space"), getattr(other, f"{name}_space"), f"their {name} spaces")
         if found is not None:
             return found
+    if first.goal_columns != other.goal_columns:
+        return f"their goal_columns are {first.goal_columns} and {other.goal_columns}"
     return _of_environments(first.env_spec, other.env_spec)
 
 
