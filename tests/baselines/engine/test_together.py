@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from trajplan.baselines.engine import together, updates
-from trajplan.baselines.engine.together import StackedMethod, sample_together, train_together, why_apart
 from trajplan.baselines.engine.settings import RunConfig
+from trajplan.baselines.engine.together import StackedMethod, sample_together, train_together, why_apart
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.engine.updates import Updates
 from trajplan.baselines.registry import METHODS
