@@ -33,7 +33,7 @@ from trajplan.data.cache import (
     source_stamp,
 )
 from trajplan.data.environment import spec_from_dict
-from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.info import DatasetInfo, package_versions, read_additions
 from trajplan.data.minari_files import dataset_root
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.together import describe_together, with_sizes
@@ -108,6 +108,7 @@ def describe(source: MinariDataset) -> DatasetInfo:
         env_spec=spec,
         reference=_reference(source.id, metadata, spec.id if spec else None),
         versions={**package_versions(), "dataset": source.minari_version},
+        **read_additions(metadata.get("trajplan", {})),
     )
 
 
