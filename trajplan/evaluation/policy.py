@@ -19,8 +19,12 @@ class Policy(Protocol):
 
     info: DatasetInfo
 
-    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
-        """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset."""
+    def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
+        """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset.
+
+        Where `info.goal_columns` names columns and the environment says goals, `goals` (m, G) float32 are theirs; a
+        policy for data without goals need not have the argument.
+        """
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Actions for the slots `rows`, one row each and in that order.
@@ -43,7 +47,7 @@ class RandomPolicy:
         self.seed = seed
         self._spaces: dict[int, gymnasium.Space] = {}
 
-    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+    def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
         """Give each slot a generator that depends on the policy's seed and the episode's seed alone."""
         for seed, row in zip(seeds, rows, strict=True):
             space = copy.deepcopy(self.info.action_space)
@@ -51,7 +55,7 @@ class RandomPolicy:
             self._spaces[row] = space
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(m, A) float32 actions drawn from the action space; observations and rewards are not read."""
+        """(m, A) float32 actions drawn from the action space; observations, rewards and goals are not read."""
         start = getattr(self.info.action_space, "start", 0)
         samples = [np.asarray(self._spaces[int(row)].sample(), np.float32).reshape(-1) - start for row in rows]
         return np.stack(samples).astype(np.float32)
