@@ -57,6 +57,7 @@ class OfflineDataset(Episodes):
         action_space: spaces.Space | None = None,
         env_spec: EnvSpec | str | gymnasium.Env | None = None,
         reference: ReferenceScores | None = None,
+        goal_columns: Sequence[int] | None = None,
     ) -> "OfflineDataset":
         """A dataset in memory from arrays.
 
@@ -69,6 +70,8 @@ class OfflineDataset(Episodes):
             env_spec: the environment, for evaluation and for its spaces: an id such as `Pendulum-v1`, a specification,
                 or a Gymnasium environment (which stays open). To read its spaces it is made once and closed.
             reference: returns that mean 0 and 100; default: the bundled table's for `env_spec`, if it has any.
+            goal_columns: the columns of the flat observation that a goal fixes, for goal-conditioned methods and
+                models; None: the data know no goals.
 
         Raises:
             DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
@@ -81,6 +84,7 @@ class OfflineDataset(Episodes):
             action_space=action_space,
             env_spec=env_spec,
             reference=reference,
+            goal_columns=goal_columns,
         )
         return cls(id=info.id, info=info, **arrays)
 

@@ -75,7 +75,9 @@ class DatasetInfo:
 
     def __post_init__(self) -> None:
         check_action_space(self.action_space, self._owner)
-        _ = self.observation_layout
+        width = self.observation_dim
+        if self.goal_columns is not None:
+            check_columns(self.goal_columns, width, self._owner)
 
     @property
     def _owner(self) -> str:
@@ -222,6 +224,16 @@ def read_additions(values: Mapping[str, Any]) -> dict[str, Any]:
         "held_out": tuple(str(id) for id in values.get("held_out", ())),
         "transforms": tuple(dict(transform) for transform in values.get("transforms", ())),
     }
+
+
+def check_columns(columns: tuple[int, ...], observation_dim: int, owner: str) -> None:
+    """Refuse goal columns that are not different columns of an observation."""
+    known = all(0 <= column < observation_dim for column in columns)
+    if not columns or not known or len(set(columns)) < len(columns):
+        raise DataError(
+            f"{owner}: a goal needs one or more different columns of the {observation_dim} of an observation, from 0 "
+            f"on, not {list(columns)}."
+        )
 
 
 def dataset_ids(values: Mapping[str, Any]) -> list[str]:

@@ -82,7 +82,7 @@ def write_minari(
     recorded: dict[str, Any] = {} if env_spec is None else {"env_spec": json.dumps(spec_to_dict(env_spec))}
     if reference is not None:
         recorded |= {"ref_min_score": float(reference.min), "ref_max_score": float(reference.max)}
-    if additions is not None:
+    if additions and any(additions.values()):
         recorded["trajplan"] = additions
     notes: list[dict[str, Any]] = []
 

@@ -22,8 +22,8 @@ class Policy(Protocol):
     def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
         """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset.
 
-        Where `info.goal_columns` names columns and the environment says goals, `goals` (m, G) float32 are theirs; a
-        policy for data without goals need not have the argument.
+        `goals` (m, G) float32 holds what the columns `info.goal_columns` of an observation are to become; None where
+        there are none, and a policy for data without goals need not have the argument.
         """
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -118,9 +118,21 @@ class Controller:
         self._steps = None
         return self.policy
 
-    def reset(self, seed: int = 0) -> None:
-        """Forget the past and start an episode; the same seed gives the same actions for the same observations."""
-        self.policy.reset([seed], [0])
+    def reset(self, seed: int = 0, goal: Any = None) -> None:
+        """Forget the past and start an episode; the same seed gives the same actions for the same observations.
+
+        Args:
+            seed: of the episode.
+            goal: (G,) what the columns `info.goal_columns` of the observation are to become, for a policy that acts
+                for a goal.
+
+        Raises:
+            ConfigError: for a goal of another size, or none where the policy needs one.
+        """
+        if goal is None:
+            self.policy.reset([seed], [0])
+        else:
+            self.policy.reset([seed], [0], np.asarray(goal, np.float32).reshape(1, -1))
         self._steps = 0
 
     def act(self, observation: Any, reward: float | None = None) -> Any:
