@@ -58,6 +58,7 @@ PLANNERS = {
         "SampleAndSelectConfig",
         "SampleAndSelect",
     ),
+    "mcts": Entry("Monte Carlo tree search in the model", "trajplan.planners.mcts", "MCTSConfig", "MCTS"),
 }
 
 # Packages that bring planners of their own name them in this group; each value is an `Entry`.
