@@ -30,6 +30,7 @@ PINNED = Path(__file__).parents[1] / "assets/plans/beam_search.json"
 SETTINGS = [
     ("beam_search", {"horizon": 7, "beam_width": 5, "context": 2}),
     ("beam_search", {"horizon": 3, "beam_width": 4, "context": 1, "observation_top_k": None}),
+    ("beam_search", {"horizon": 7, "beam_width": 4, "context": 1, "warm_start": True, "replan_every": 2}),
     ("imitation", {"horizon": 1, "context": 2}),
     ("imitation", {"horizon": 7, "context": 2}),
     ("imitation", {"horizon": 6, "beam_width": 5, "context": 1}),

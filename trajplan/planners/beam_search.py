@@ -33,6 +33,7 @@ from trajplan.planners.tokens import (
     next_transition,
     plan_tokens,
 )
+from trajplan.planners.warm_start import follow, pass_on, what_is_left
 from trajplan.tokenizers.tokenizer import Tokenizer
 
 
@@ -74,6 +75,7 @@ class BeamSearchConfig:
     ensemble: str | None = option(None, "folder with a dynamics ensemble whose disagreement is a penalty (none: none)")
     disagreement_weight: float = option(1.0, "what the ensemble's disagreement, in the environment's units, takes off")
     replan_every: int = option(1, "steps acted from one plan before the next is made")
+    warm_start: bool = option(False, "let half of the beams begin from what the last plan still holds")
 
     def __post_init__(self) -> None:
         for name in ("horizon", "beam_width", "n_expand", "replan_every"):
@@ -138,6 +140,7 @@ class BeamSearch:
         past: Tensor,
         generators: Sequence[torch.Generator],
         goals: Tensor | None = None,
+        previous: Sequence[Plan | None] | None = None,
     ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`.
 
@@ -146,7 +149,7 @@ class BeamSearch:
         """
         config = self.config
         smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
-        noise = partial(self._noise, generators)
+        noise = partial(self._inputs, generators, previous)
         if self.critic is not None and self.critic.needs_goals:
             if goals is None:
                 raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
@@ -163,6 +166,7 @@ class BeamSearch:
         prefix: Tensor,
         action_noise: Tensor,
         observation_noise: Tensor,
+        left: Tensor | None = None,
         goals: Tensor | None = None,
     ) -> TokenPlans:
         """The search itself, of tensors alone and without a wait for the device.
@@ -172,6 +176,7 @@ class BeamSearch:
             prefix: (B, C * J + S) int64, the context and the present observation.
             action_noise: (B, H, K, n, A) uniform in [0, 1); (B, 0) where actions are greedy.
             observation_noise: (B, H, K, S), or (B, H, K, n, S) with a critic, likewise.
+            left: (B, K, H, A) int64 of the last plan, as `warm_start.what_is_left` gives it; else None, or (B, 0).
             goals: (B, G) float32, where the critic needs them.
         """
         config, shape = self.config, self.model.config
@@ -194,7 +199,8 @@ class BeamSearch:
             likelihood = torch.zeros(B, K, n, device=device)
             candidate_logits = logits[:, :, None].expand(B, K, n, -1)
             for dim in range(A):
-                action = self._sample(candidate_logits, action_noise, step, dim, "action")
+                sampled = self._sample(candidate_logits, action_noise, step, dim, "action")
+                action = follow(sampled, left, step, dim)
                 likelihood += log_probability(candidate_logits, action)
                 candidates[..., dim] = action
                 candidate_logits = decoder.expand(action)
@@ -226,6 +232,7 @@ class BeamSearch:
             plans_scores, index = scores.flatten(1).topk(K, -1)
             beams, chosen = index // n, index % n
             decoder.select(beams, chosen)
+            left = pass_on(left, beams, chosen)
             plans = plans.reorder(beams)
             plans.scores = plans_scores
             plans.tokens[:, :, step, S : J - 1] = pick(candidates, index)
@@ -312,6 +319,18 @@ class BeamSearch:
     def _value(self, logits: Tensor, dim: int) -> Tensor:
         config = self.config
         return cautious_value(self.tokenizer, logits, dim, config.percentile, config.deviation_weight)
+
+    def _inputs(
+        self, generators: Sequence[torch.Generator], previous: Sequence[Plan | None] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The noise, and what is left of the last plans on the model's device."""
+        config, shape = self.config, self.model.config
+        left = torch.empty(len(generators), 0)
+        if config.warm_start:
+            dims = slice(shape.observation_dim, shape.observation_dim + shape.action_dim)
+            plans = previous or [None] * len(generators)
+            left = what_is_left(plans, config.beam_width, config.horizon, config.replan_every, self.tokenizer, dims)
+        return *self._noise(generators), left.to(self.model.device)
 
     def _noise(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Uniform noise on the model's device; where nothing is sampled, no noise is drawn."""
