@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,11 @@ from trajplan.baselines.engine.scaling import scaled_dataset
 from trajplan.baselines.engine.settings import FREE_ON_RESUME, RunConfig
 from trajplan.baselines.engine.updates import Updates
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import GoalConfig
 from trajplan.config import changes, to_dict
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.transitions import Batch
+from trajplan.data.goals import GoalTransitions
+from trajplan.data.transitions import Batch, Transitions
 from trajplan.devices import choose_device
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import read_json
@@ -74,8 +77,7 @@ def train(
         run_folder.check_same_dataset(folder, dataset.info)
         _check_same_settings(folder, name, config, run_config)
     seen = scaled_dataset(dataset, scaling, scale, shift)
-    discount = config.discount if method_named(name).returns else None
-    transitions = seen.transitions(episodes=episodes, device=on, discount=discount)
+    transitions = transitions_for(name, config, seen, episodes, on)
     torch.manual_seed(seed)
     method = method_class(Dimensions.of(dataset.info), config).to(on)
     fingerprint = fingerprint_of(seen)
@@ -110,6 +112,16 @@ def train(
     if run.model is not None:
         draw_report(folder)
     return result
+
+
+def transitions_for(
+    name: str, config: Any, seen: OfflineDataset, episodes: np.ndarray | None, device: torch.device
+) -> Transitions:
+    """What a method's batches are drawn from: with goals or with returns where its settings or its entry say so."""
+    if isinstance(config, GoalConfig):
+        return GoalTransitions(seen, config.actor_goals, config.value_goals, episodes=episodes, device=device)
+    discount = config.discount if method_named(name).returns else None
+    return seen.transitions(episodes=episodes, device=device, discount=discount)
 
 
 def _loop(run: Run, interrupt: Interrupt, visible: bool) -> TrainResult:
