@@ -75,17 +75,21 @@ def test_future_goals_lie_later_in_the_same_episode(numbered, draw):
     assert (goal > present).all()
 
 
+def uniform(count):
+    return torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
 def test_geometric_steps_have_the_geometric_distribution():
     rows, last = torch.zeros(200_000, dtype=torch.int64), torch.full((200_000,), 6)
-    steps = later_rows(rows, last, "geometric", 0.7, torch.Generator().manual_seed(0))
+    steps = later_rows(rows, last, "geometric", 0.7, uniform(len(rows)))
     expected = [0.3 * 0.7**n for n in range(5)] + [0.7**5]
     np.testing.assert_allclose(steps.bincount()[1:] / len(rows), expected, atol=0.005)
-    assert later_rows(rows[:9], last[:9], "geometric", 0.0).tolist() == [1] * 9
+    assert later_rows(rows[:9], last[:9], "geometric", 0.0, uniform(9)).tolist() == [1] * 9
 
 
 def test_uniform_steps_reach_every_later_state_alike():
     rows, last = torch.full((100_000,), 3), torch.full((100_000,), 7)
-    steps = later_rows(rows, last, "uniform", 0.9, torch.Generator().manual_seed(0))
+    steps = later_rows(rows, last, "uniform", 0.9, uniform(len(rows)))
     np.testing.assert_allclose(steps.bincount()[4:] / len(rows), [0.25] * 4, atol=0.01)
 
 
@@ -93,6 +97,16 @@ def test_goals_come_from_the_chosen_episodes_alone(numbered):
     batch = drawn(numbered, GoalShares(0, 0, "last"), episodes=np.array([0, 2]), size=1000)
     assert batch.observations[:, 1].unique().tolist() == [0, 2]
     assert batch.actor_goals[:, 0].unique().tolist() == [0, 2]
+
+
+def test_a_batch_is_what_was_drawn(numbered):
+    shares = GoalShares(0.2, 0.5, "geometric")
+    transitions = GoalTransitions(numbered, shares, shares)
+    drawn = transitions.draw(50, torch.Generator().manual_seed(0))
+    batch = transitions.gather(drawn)
+    assert torch.equal(batch.actor_goals[:, 1], drawn[:, 1].float())
+    assert torch.equal(batch.goals[:, 1], drawn[:, 2].float())
+    assert torch.equal(batch.goals, transitions.sample(50, torch.Generator().manual_seed(0)).goals)
 
 
 def test_the_same_seed_draws_the_same(numbered):

@@ -75,25 +75,36 @@ class GoalTransitions(Transitions):
         last = dataset.offsets[1:] + np.arange(dataset.num_episodes)
         self._last = torch.from_numpy(last).to(self._device)
 
-    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Batch:
-        """A batch drawn uniformly with replacement, each transition with goals of its own."""
-        index = torch.randint(self._length, (batch_size,), generator=generator, device=self._device)
-        batch = self.gather(index)
-        if self._value is not None:
-            goals, reached = self._goals(index, self._value, generator)
-            rewards = reached.to(batch.rewards.dtype) - 1
-            batch = replace(batch, goals=goals, rewards=rewards, terminations=reached)
-        return replace(batch, actor_goals=self._goals(index, self._actor, generator)[0])
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Tensor:
+        """Transitions drawn uniformly with replacement, each with goals of its own, as `gather` takes them.
 
-    def _goals(self, index: Tensor, shares: GoalShares, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Goals (B, G) of the transitions `index` (B,), and whether each is the present: (B,) bool."""
+        Returns:
+            (B, 2) or, with goals of values, (B, 3) int64: numbers of transitions, then rows of goals in the store.
+        """
+        index = super().draw(batch_size, generator)
+        kinds = (self._actor,) if self._value is None else (self._actor, self._value)
+        return torch.stack([index, *(self._goal_rows(index, shares, generator) for shares in kinds)], -1)
+
+    def gather(self, index: Tensor) -> Batch:
+        """The transitions and goals that `draw` gave."""
+        transitions, actor, *value = index.unbind(-1)
+        batch = replace(super().gather(transitions), actor_goals=self._goals(actor))
+        if not value:
+            return batch
+        reached = value[0] == self._states(transitions)[0]
+        rewards = reached.to(batch.rewards.dtype) - 1
+        return replace(batch, goals=self._goals(value[0]), rewards=rewards, terminations=reached)
+
+    def _goal_rows(self, index: Tensor, shares: GoalShares, generator: torch.Generator | None) -> Tensor:
         present, last = self._states(index)
-        anywhere = torch.randint(self._length, index.shape, generator=generator, device=self._device)
-        kind = torch.rand(index.shape, generator=generator, device=self._device)
-        rows = later_rows(present, last, shares.draw, shares.discount, generator)
-        rows = torch.where(kind < shares.current + shares.future, rows, self._states(anywhere)[0])
-        rows = torch.where(kind < shares.current, present, rows)
-        return self._observations.index_select(0, rows).index_select(1, self._columns), rows == present
+        anywhere = self._states(super().draw(len(index), generator))[0]
+        kind, uniform = torch.rand((2, len(index)), generator=generator, dtype=torch.float64, device=self._device)
+        rows = later_rows(present, last, shares.draw, shares.discount, uniform)
+        rows = torch.where(kind < shares.current + shares.future, rows, anywhere)
+        return torch.where(kind < shares.current, present, rows)
+
+    def _goals(self, rows: Tensor) -> Tensor:
+        return self._observations.index_select(0, rows).index_select(1, self._columns)
 
     def _states(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The rows in the store of the transitions' observations, and of the last of their episodes: (B,) each."""
@@ -102,22 +113,19 @@ class GoalTransitions(Transitions):
         return rows + episode, self._last.index_select(0, episode)
 
 
-def later_rows(
-    rows: Tensor, last: Tensor, draw: Future, discount: float, generator: torch.Generator | None = None
-) -> Tensor:
+def later_rows(rows: Tensor, last: Tensor, draw: Future, discount: float, uniform: Tensor) -> Tensor:
     """For each observation in the store one after it in its episode: see `GoalShares`.
 
     Args:
         rows, last: (B,) int64, of the observations, and of the last of their episodes, which lie after them.
         draw, discount: as in `GoalShares`.
-        generator: on the rows' device.
+        uniform: (B,) float64 in [0, 1), what the draw is made with.
 
     Returns:
         (B,) int64 rows, after `rows` and at most `last`.
     """
     if draw == "last":
         return last
-    uniform = torch.rand(rows.shape, generator=generator, dtype=torch.float64, device=rows.device)
     if draw == "uniform":
         steps = (uniform * (last - rows)).long()
     else:
