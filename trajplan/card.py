@@ -248,7 +248,7 @@ def _score(dataset: Mapping[str, Any]) -> str:
 
 def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     sizes = ("id", "num_episodes", "num_transitions", "mean_return")
-    treatment = ("discount", "termination_penalty", "reward_transform", "versions")
+    treatment = ("discount", "termination_penalty", "reward_transform", "goal_relabelling", "versions")
     rows = [(name, dataset[name]) for name in sizes + treatment if name in dataset]
     for source in dataset.get("sources", ()):
         rows.append(
