@@ -159,8 +159,11 @@ def evaluate(
             plan_seconds.append(time.perf_counter() - before)
             plan_rows.append(len(running))
             ended, lengths = [], []
-            for slot, action in zip(running, actions, strict=True):
-                episode = _step(policy, slot, action, seed, observers)
+            # All at once: one by one they would cost a quarter of a point maze's step.
+            taken = policy.info.unflatten_action(np.asarray(actions))
+            taken = taken.tolist() if policy.info.is_discrete else taken
+            for slot, action, given in zip(running, actions, taken, strict=True):
+                episode = _step(policy, slot, action, given, seed, observers)
                 if episode is None:
                     continue
                 results[episode.episode] = episode
@@ -232,10 +235,15 @@ def _start(policy: Policy, slots: Sequence[_Slot], *, seed: int, tasks: Sequence
 
 
 def _step(
-    policy: Policy, slot: _Slot, action: np.ndarray, seed: int, observers: Collection[Callable[[Moment], Any]]
+    policy: Policy,
+    slot: _Slot,
+    action: np.ndarray,
+    given: Any,
+    seed: int,
+    observers: Collection[Callable[[Moment], Any]],
 ) -> Episode | None:
     _observe(observers, slot, action)
-    observation, reward, terminated, truncated, info = slot.env.step(policy.info.unflatten_action(action))
+    observation, reward, terminated, truncated, info = slot.env.step(given)
     slot.length += 1
     slot.observation = _finite(policy.info.flatten_observation(observation), slot, "observation")
     slot.reward = float(_finite(np.asarray(reward), slot, "reward"))
