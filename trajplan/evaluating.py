@@ -30,7 +30,7 @@ from trajplan.evaluation.rollout import evaluate as roll_out
 from trajplan.files import make_folder, refuse_file, sha256
 from trajplan.hub import checkpoint_folder, load_policy
 from trajplan.planners.controller import PlanningPolicy
-from trajplan.planners.settings import describe_planner
+from trajplan.planners.settings import AIDS, aids_of, describe_planner
 
 if TYPE_CHECKING:
     import gymnasium
@@ -201,6 +201,7 @@ def _about(
     """What is known of policy and environment before the first episode, for evaluation.json."""
     info, spec = policy.info, env.spec
     kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"} if spec else {}
+    aids = {name: sha256(place / AIDS[name][-1]) for name, place in aids_of(getattr(policy, "config", None)).items()}
     return {
         "environment": spec and {"id": spec.id, "kwargs": kwargs, "max_episode_steps": spec.max_episode_steps},
         "dataset": {
@@ -210,7 +211,8 @@ def _about(
             "mean_normalized_score": float(reference.normalize(info.mean_return)) if reference else None,
         },
         "model_sha256": folder and sha256(folder / "model.safetensors"),
-        "planner": describe_planner(policy.config) if isinstance(policy, PlanningPolicy) else None,
+        "planner": describe_planner(policy.config, folder) if isinstance(policy, PlanningPolicy) else None,
+        **({"aids": aids} if aids else {}),
         "versions": evaluation_versions(),
     }
 

@@ -15,11 +15,11 @@ from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.rollout import Episode, Rollouts
 from trajplan.evaluation.statistics import INTERVAL_METHOD, describe, normalized
 from trajplan.files import read_json, write_json
-from trajplan.planners.registry import typed
+from trajplan.planners.settings import todays
 
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.
-_IDENTITY = ("schema_version", "model_sha256", "environment", "tasks", "seed", "planner", "versions")
+_IDENTITY = ("schema_version", "model_sha256", "environment", "tasks", "seed", "planner", "aids", "versions")
 
 
 def evaluation_versions() -> dict[str, str]:
@@ -32,8 +32,9 @@ class EvaluationFile:
 
     Its keys: `schema_version`, `complete`, `seed` (episode n is reset with seed + n), `num_episodes`, `num_envs`,
     `tasks` (only where the environment has several: of K tasks, episode n is of the (n mod K)-th), `environment`,
-    `dataset` (id, mean return of the data), `model_sha256`, `planner` (all settings), `reference` (min, max, source; or
-    null), `versions`, `episodes` (one entry each), `summary` and `timing` (null until the run is complete).
+    `dataset` (id, mean return of the data), `model_sha256`, `planner` (all settings), `aids` (the SHA-256 of the
+    weights in each folder that the planner's settings name; only where they name one), `reference` (min, max, source;
+    or null), `versions`, `episodes` (one entry each), `summary` and `timing` (null until the run is complete).
 
     Args:
         path: the file, or None to keep the report in memory alone.
@@ -64,8 +65,9 @@ class EvaluationFile:
                 f"{self.path} is damaged ({type(error).__name__} {error}); remove it and evaluate anew."
             ) from None
         ours = json.loads(json.dumps(self.settings))
-        if found.get("planner") is not None:
-            found["planner"] = typed(found["planner"])
+        for settings in (found, ours):
+            if settings.get("planner") is not None:
+                settings["planner"] = todays(settings["planner"])
         differing = [name for name in _IDENTITY if found.get(name) != ours.get(name)]
         if differing:
             raise ConfigError(
