@@ -95,14 +95,14 @@ def test_another_seed_gives_another_run(unbroken, dataset, tiny, tmp_path):
 MOMENTS = [
     (checkpoint, "save_settings", 0, "before"),
     (checkpoint, "save_settings", 0, "after"),
-    (checkpoint.os, "replace", 2, "after"),
+    (files.os, "replace", 2, "after"),
     (loop, "_update", 2, "after"),
     (loop, "_update", 6, "before"),
     (state, "write_tensors", 4, "before"),
     (state, "write_json", 1, "after"),
     (files.os, "rename", 1, "after"),
     (checkpoint, "save_model", 2, "before"),
-    (checkpoint.os, "replace", 21, "after"),
+    (files.os, "replace", 21, "after"),
 ]
 
 
