@@ -34,7 +34,7 @@ ORDER = [
     {"planners", "training", "baselines"},
     {"evaluation"},
     {"presets"},
-    {"card"},
+    {"card", "aids"},
     {"hub"},
     {"baseline_training", "pretraining", "evaluating"},
     {"comparison"},

@@ -13,7 +13,7 @@ from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.files import BASELINE_TYPE, RUN, read_json, sha256
 from trajplan.planners.registry import planner_named, typed
-from trajplan.planners.settings import PLANNER_FILE, describe_planner, saved_planner, saved_type
+from trajplan.planners.settings import AIDS, PLANNER_FILE, describe_planner, saved_planner, saved_type
 
 # The mark of a card that is ours to replace, and the whole line; its end may differ between versions.
 MARK = "<!-- trajplan writes this card anew"
@@ -199,12 +199,14 @@ def _planned(folder: Path, evaluation: Mapping[str, Any]) -> str:
     """How an evaluation was planned, where not by the checkpoint's own settings: a sentence, or nothing."""
     if evaluation.get("planner") is None:
         return ""
-    used, saved = typed(evaluation["planner"]), describe_planner(saved_planner(folder))
+    used, saved = typed(evaluation["planner"]), describe_planner(saved_planner(folder), folder)
     name = used.pop("type")
     if name == saved["type"]:
         used = {key: value for key, value in used.items() if key not in saved or value != saved[key]}
         if not used:
             return ""
+    # Of a folder on this machine, its name alone.
+    used |= {key: Path(used[key]).name for key in AIDS if used.get(key)}
     settings = ", ".join(f"{key} {_cell(value)}" for key, value in used.items())
     return f" Planned by `{name}` with {settings}, other than the planner settings below."
 

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from trajplan.aids import load_aids
 from trajplan.baselines.engine.checkpoint import load_baseline
 from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
 from trajplan.devices import choose_device
@@ -24,7 +25,7 @@ from trajplan.evaluation.policy import Controller, Policy
 from trajplan.files import BASELINE_TYPE, read_json
 from trajplan.planners.controller import PlanningPolicy
 from trajplan.planners.registry import planner_named, type_of
-from trajplan.planners.settings import saved_planner
+from trajplan.planners.settings import AIDS, PLANNER_FILE, aids_of, saved_planner
 
 REQUIRED = (
     "config.json",
@@ -47,7 +48,9 @@ RESULTS = (
 )
 # Of these, what an evaluation writes, perhaps into another folder.
 MEASURED = ("evaluation.json", "plan.png", "videos/*.mp4")
-DOWNLOADED = (*REQUIRED, "evaluation.json", "README.md")
+# What the planner is given besides the model, each in a folder beside it.
+AID_FILES = tuple(f"{name}/{file}" for name, files in AIDS.items() for file in files)
+DOWNLOADED = (*REQUIRED, *AID_FILES, "evaluation.json", "README.md")
 
 
 def load(
@@ -91,9 +94,15 @@ def load_policy(
     from trajplan.training.checkpoint import load_model_folder
 
     config = planner if planner is not None else saved_planner(folder)
-    planner_class = planner_named(type_of(config)).planner_class()
+    entry = planner_named(type_of(config))
+    if entry.on != "transformer":
+        raise ConfigError(
+            f"{type_of(config)} plans on a dynamics ensemble, and {path_or_id} holds a transformer: give the folder of "
+            "an ensemble, or another planner."
+        )
     loaded = load_model_folder(folder, on)
-    return PlanningPolicy(planner_class(loaded.model, loaded.tokenizer, config), loaded.info)
+    aids = load_aids(config, loaded.info, on)
+    return PlanningPolicy(entry.planner_class()(loaded.model, loaded.tokenizer, config, **aids), loaded.info)
 
 
 def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
@@ -129,6 +138,8 @@ def push(
     README.md, that is sent as it is. Results of an earlier push (evaluation.json, pictures, videos) that are not shared
     now are removed there.
 
+    The critic and the ensemble that planner.json names are sent with the model.
+
     Args:
         folder: written by `trajplan train` or `trajplan baseline`.
         repo_id: "user/name"; made if it does not exist.
@@ -158,7 +169,8 @@ def push(
     with _hub_errors(repo_id, f"{folder} was not pushed to {repo_id}"):
         api = HfApi(library_name="trajplan")
         api.create_repo(repo_id, private=private, exist_ok=True)
-        there = [name for name in api.list_repo_files(repo_id) if any(fnmatch(name, each) for each in RESULTS)]
+        ours = (*RESULTS, *AID_FILES)
+        there = [name for name in api.list_repo_files(repo_id) if any(fnmatch(name, each) for each in ours)]
         commit = api.create_commit(
             repo_id,
             [
@@ -172,13 +184,19 @@ def push(
 
 def _files(folder: Path, results: Path) -> dict[str, Path]:
     """What is shared beside the card, by its name on the hub."""
-    shared = {name: folder / name for name in _required(folder)}
+    required = [*_required(folder), *(f"{name}/{file}" for name in _aids(folder) for file in AIDS[name])]
+    shared = {name: folder / name for name in required}
     for pattern in RESULTS:
         place = results if pattern in MEASURED else folder
         shared |= {path.relative_to(place).as_posix(): path for path in place.glob(pattern)}
     if finished_evaluation(results) is None:
         shared.pop("evaluation.json", None)
     return shared
+
+
+def _aids(folder: Path) -> dict[str, Path]:
+    """The folders that the settings of a checkpoint's planner name; a baseline has none."""
+    return {} if is_baseline(folder) else aids_of(saved_planner(folder))
 
 
 def _is_repo_id(name: str) -> bool:
@@ -208,6 +226,12 @@ def _check_whole(folder: Path, name: str) -> None:
 def _check_sound(folder: Path, results: Path) -> None:
     """Refuse what `load` could not read back, and results that were measured with other weights."""
     load_policy(folder, device="cpu")
+    for name, place in _aids(folder).items():
+        if place.resolve() != (folder / name).resolve():
+            raise CheckpointError(
+                f"{folder / PLANNER_FILE} names the {name} {place}, which is not beside the model: it has to be "
+                f"{name}/ there."
+            )
     evaluation = finished_evaluation(results)
     if evaluation is None:
         if results != folder:

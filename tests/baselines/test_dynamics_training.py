@@ -127,7 +127,8 @@ def test_training_stops_when_no_member_has_improved_for_long_enough(linear):
     learner.ensemble.held_out_losses = lambda *_: torch.full((4,), 9.0)
     learner.measure(held_out)
     assert not learner.unfinished()
-    assert learner.result().networks.biases[0][:, 0, 0].int().tolist() == [1, 4, 4, 0]
+    learner.finish()
+    assert learner.ensemble.networks.biases[0][:, 0, 0].int().tolist() == [1, 4, 4, 0]
     assert learner.ensemble.elites.tolist() == [0, 1, 2]
 
 

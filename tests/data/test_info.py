@@ -136,3 +136,17 @@ def test_versions_are_those_installed():
 def test_an_unknown_environment_cannot_be_made():
     with pytest.raises(DataError, match="toy/data-v0"):
         info().make_env()
+
+
+def test_goal_columns_are_saved_and_missing_from_older_files():
+    known = info(goal_columns=(2, 0))
+    assert DatasetInfo.from_dict(json.loads(json.dumps(known.to_dict()))).goal_columns == (2, 0)
+    older = info().to_dict()
+    del older["goal_columns"]
+    assert DatasetInfo.from_dict(older).goal_columns is None
+
+
+@pytest.mark.parametrize("columns", [(), (3,), (-1,), (0, 0)])
+def test_goal_columns_are_columns_of_the_observation(columns):
+    with pytest.raises(DataError, match="different columns of the 3"):
+        info(goal_columns=columns)

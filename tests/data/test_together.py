@@ -12,6 +12,7 @@ from gymnasium import spaces
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo, dataset_ids
 from trajplan.data.scores import ReferenceScores
+from trajplan.data.together import describe_together
 from trajplan.errors import DataError
 
 ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations", "offsets")
@@ -202,3 +203,10 @@ def test_odd_lists(saved):
         OfflineDataset.from_minari([])
     with pytest.raises(DataError, match="Did you mean mine/low-v0"):
         OfflineDataset.from_minari([saved[1], "mine/low-v1"])
+
+
+def test_goal_columns_are_kept_and_have_to_agree():
+    infos = [DatasetInfo(id, BOX, BOX, goal_columns=(0,)) for id in ("a-v0", "b-v0")]
+    assert describe_together(infos).goal_columns == (0,)
+    with pytest.raises(DataError, match="goal_columns are"):
+        describe_together([infos[0], replace(infos[1], goal_columns=None)])

@@ -17,7 +17,7 @@ class MemoryPolicy:
         self.calls = []
         self.resets = []
 
-    def reset(self, seeds, rows):
+    def reset(self, seeds, rows, goals=None):
         for seed, row in zip(seeds, rows, strict=True):
             self.states[row] = SimpleNamespace(rng=np.random.default_rng(seed), memory=0.0, first=True)
             self.resets.append((row, seed))

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from trajplan.data.dataset import OfflineDataset
+from trajplan.errors import ConfigError
+from trajplan.evaluation.policy import Controller
 from trajplan.models.trajectory_transformer import TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
 from trajplan.planners.controller import PlanningPolicy
@@ -133,3 +137,52 @@ def test_plans_are_kept_for_pictures(parts):
     assert plan.rewards.shape == plan.returns.shape == plan.alive.shape == (4, 4)
     assert (np.diff(plan.scores) <= 0).all()
     assert (plan.log_likelihood < 0).all()
+
+
+class GoalBlind:
+    """A planner that takes no goals."""
+
+    def __init__(self, search):
+        self.search, self.config = search, search.config
+
+    def plan(self, observations, past, generators):
+        return self.search.plan(observations, past, generators)
+
+
+class GoalReader(GoalBlind):
+    def __init__(self, search):
+        super().__init__(search)
+        self.goals = []
+
+    def plan(self, observations, past, generators, goals=None):
+        self.goals.append(goals)
+        return self.search.plan(observations, past, generators)
+
+
+def test_goals_reach_the_planner_with_their_episodes(parts):
+    model, tokenizer, info = parts
+    info = replace(info, goal_columns=(2, 0))
+    reader = GoalReader(BeamSearch(model, tokenizer, BeamSearchConfig(horizon=1, beam_width=2, context=1)))
+    policy = PlanningPolicy(reader, info)
+    policy.reset([0, 1], [0, 1], np.array([[1, 2], [3, 4]]))
+    policy.reset([2], [2])
+    policy.act(np.zeros((3, S), np.float32), np.zeros(3), np.array([1, 2, 0]))
+    assert [None if goals is None else goals.tolist() for goals in reader.goals] == [[[3, 4], [1, 2]], None]
+
+    blind = PlanningPolicy(GoalBlind(reader.search), info)
+    blind.reset([0], [0])
+    assert blind.act(np.zeros((1, S), np.float32), np.zeros(1), np.array([0])).shape == (1, A)
+
+
+def test_goals_that_do_not_fit_are_refused(parts):
+    model, tokenizer, info = parts
+    search = BeamSearch(model, tokenizer, BeamSearchConfig(horizon=1, beam_width=2, context=1))
+    with pytest.raises(ConfigError, match="knows no goals"):
+        Controller(PlanningPolicy(search, info)).reset(goal=[1.0, 2.0])
+    controller = Controller(PlanningPolicy(search, replace(info, goal_columns=(2, 0))))
+    with pytest.raises(ConfigError, match="hold 2 numbers"):
+        controller.reset(goal=[1.0])
+    with pytest.raises(ConfigError, match="finite"):
+        controller.reset(goal=[1.0, np.nan])
+    controller.reset(goal=[1.0, 2.0])
+    assert controller.act(np.zeros(S)).shape == (A,)

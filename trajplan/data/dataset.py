@@ -1,7 +1,7 @@
 """OfflineDataset: what users open, save and train on; `Episodes` documents its arrays."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trajplan.data.scores import ReferenceScores
 from trajplan.data.sources.arrays import read_arrays
 from trajplan.data.sources.minari import read_minari
 from trajplan.data.summary import describe
+from trajplan.data.together import describe_together
 from trajplan.data.transitions import Transitions
 from trajplan.data.windows import Windows
 from trajplan.errors import ConfigError, DataError
@@ -56,6 +57,7 @@ class OfflineDataset(Episodes):
         action_space: spaces.Space | None = None,
         env_spec: EnvSpec | str | gymnasium.Env | None = None,
         reference: ReferenceScores | None = None,
+        goal_columns: Sequence[int] | None = None,
     ) -> "OfflineDataset":
         """A dataset in memory from arrays.
 
@@ -68,6 +70,8 @@ class OfflineDataset(Episodes):
             env_spec: the environment, for evaluation and for its spaces: an id such as `Pendulum-v1`, a specification,
                 or a Gymnasium environment (which stays open). To read its spaces it is made once and closed.
             reference: returns that mean 0 and 100; default: the bundled table's for `env_spec`, if it has any.
+            goal_columns: the columns of the flat observation that a goal fixes, for goal-conditioned methods and
+                models; None: the data know no goals.
 
         Raises:
             DataError: for data that cannot be used or do not fit the spaces, naming dataset, episode and field; for an
@@ -80,6 +84,7 @@ class OfflineDataset(Episodes):
             action_space=action_space,
             env_spec=env_spec,
             reference=reference,
+            goal_columns=goal_columns,
         )
         return cls(id=info.id, info=info, **arrays)
 
@@ -179,6 +184,28 @@ class OfflineDataset(Episodes):
             training.append(order[count:])
             kept.append(order[:count])
         return np.sort(np.concatenate(training)), np.sort(np.concatenate(kept))
+
+    def hold_out(self, fraction: float, seed: int) -> "tuple[np.ndarray, OfflineDataset, np.ndarray]":
+        """Episodes to train on, and those to measure losses on.
+
+        Where the dataset names others that are meant for that (`info.held_out`), all of their episodes, and all of its
+        own to train on; else a share of its own, as `split` draws it.
+
+        Args:
+            fraction, seed: as `split` takes them.
+
+        Returns:
+            The numbers of the training episodes; the dataset of the held-out ones, and their numbers in it.
+
+        Raises:
+            ConfigError, DataError: as `split` and `from_minari` do.
+        """
+        if not self.info.held_out:
+            training, kept = self.split(fraction, seed)
+            return training, self, kept
+        other = OfflineDataset.from_minari(self.info.held_out)
+        describe_together([self.info, replace(other.info, held_out=self.info.held_out)])
+        return np.arange(self.num_episodes), other, np.arange(other.num_episodes)
 
     def windows(
         self, length: int, *, stride: int = 1, episodes: np.ndarray | None = None, device: Any = "cpu"

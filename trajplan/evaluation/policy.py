@@ -19,8 +19,12 @@ class Policy(Protocol):
 
     info: DatasetInfo
 
-    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
-        """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset."""
+    def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
+        """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset.
+
+        `goals` (m, G) float32 holds what the columns `info.goal_columns` of an observation are to become; None where
+        there are none, and a policy for data without goals need not have the argument.
+        """
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Actions for the slots `rows`, one row each and in that order.
@@ -43,7 +47,7 @@ class RandomPolicy:
         self.seed = seed
         self._spaces: dict[int, gymnasium.Space] = {}
 
-    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+    def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
         """Give each slot a generator that depends on the policy's seed and the episode's seed alone."""
         for seed, row in zip(seeds, rows, strict=True):
             space = copy.deepcopy(self.info.action_space)
@@ -51,7 +55,7 @@ class RandomPolicy:
             self._spaces[row] = space
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(m, A) float32 actions drawn from the action space; observations and rewards are not read."""
+        """(m, A) float32 actions drawn from the action space; observations, rewards and goals are not read."""
         start = getattr(self.info.action_space, "start", 0)
         samples = [np.asarray(self._spaces[int(row)].sample(), np.float32).reshape(-1) - start for row in rows]
         return np.stack(samples).astype(np.float32)
@@ -114,9 +118,21 @@ class Controller:
         self._steps = None
         return self.policy
 
-    def reset(self, seed: int = 0) -> None:
-        """Forget the past and start an episode; the same seed gives the same actions for the same observations."""
-        self.policy.reset([seed], [0])
+    def reset(self, seed: int = 0, goal: Any = None) -> None:
+        """Forget the past and start an episode; the same seed gives the same actions for the same observations.
+
+        Args:
+            seed: of the episode.
+            goal: (G,) what the columns `info.goal_columns` of the observation are to become, for a policy that acts
+                for a goal.
+
+        Raises:
+            ConfigError: for a goal of another size, or none where the policy needs one.
+        """
+        if goal is None:
+            self.policy.reset([seed], [0])
+        else:
+            self.policy.reset([seed], [0], np.asarray(goal, np.float32).reshape(1, -1))
         self._steps = 0
 
     def act(self, observation: Any, reward: float | None = None) -> Any:

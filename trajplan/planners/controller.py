@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trajplan.data.goals import checked_goals
 from trajplan.data.info import DatasetInfo
 from trajplan.planners.memory import EpisodeMemory
 from trajplan.planners.plan import Plan
@@ -23,13 +24,21 @@ class Planner(Protocol):
 
     config: Any
 
-    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+    def plan(
+        self,
+        observations: Tensor,
+        past: Tensor,
+        generators: Sequence[torch.Generator],
+        goals: Tensor | None = None,
+    ) -> tuple[Tensor, Plan]:
         """Plan from the present of several environments; each gets the plan it would get alone.
 
         Args:
             observations: (B, S) float32, flattened.
             past: (B, C, S + A + 1) float32, observations, actions and rewards of the last C transitions.
             generators: one CPU generator an environment, which all of its plan's randomness comes from.
+            goals: (B, G) float32, what the columns `goal_columns` of the dataset's observations are to become, where
+                the episodes have goals; given only then, so that a planner that knows no goals need not take it.
 
         Returns:
             The actions to take now (B, A) float32, and what was planned, in tensors (B, K, ...).
@@ -54,10 +63,11 @@ class PlanningPolicy:
         self.episodes: dict[int, EpisodeMemory] = {}
         self.last_plans: dict[int, Plan] = {}
 
-    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
-        """Begin new episodes in environment slots `rows`, each with its own seed."""
-        for seed, row in zip(seeds, rows, strict=True):
-            self.episodes[int(row)] = EpisodeMemory(int(seed), self.config.context)
+    def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
+        """Begin new episodes in environment slots `rows`, each with its own seed, and its goal of `goals` (m, G)."""
+        wanted = [None] * len(rows) if goals is None else list(torch.from_numpy(checked_goals(self.info, goals)))
+        for seed, row, goal in zip(seeds, rows, wanted, strict=True):
+            self.episodes[int(row)] = EpisodeMemory(int(seed), self.config.context, goal)
             self.last_plans.pop(int(row), None)
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -76,10 +86,10 @@ class PlanningPolicy:
         for episode, reward in zip(episodes, rewards, strict=True):
             episode.observe_reward(float(reward))
         # Plans of one context length are made together; lengths differ only in an episode's first steps.
-        groups: dict[int, list[int]] = defaultdict(list)
+        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
         for index, episode in enumerate(episodes):
             if not episode.planned:
-                groups[len(episode.past)].append(index)
+                groups[len(episode.past), episode.goal is None].append(index)
         for members in groups.values():
             self._plan([episodes[i] for i in members], observed[members], [int(rows[i]) for i in members])
         actions = [episode.act(present) for episode, present in zip(episodes, observed, strict=True)]
@@ -89,7 +99,9 @@ class PlanningPolicy:
         width = self.info.observation_dim + self.info.action_dim + 1
         past = torch.stack([step for episode in episodes for step in episode.past] or [torch.empty(0)])
         past = past.view(len(episodes), -1, width) if past.numel() else torch.empty(len(episodes), 0, width)
-        first, plans = self.planner.plan(observed, past, [episode.generator for episode in episodes])
+        wanted = [episode.goal for episode in episodes if episode.goal is not None]
+        goals = {"goals": torch.stack(wanted)} if wanted else {}
+        first, plans = self.planner.plan(observed, past, [episode.generator for episode in episodes], **goals)
         for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
             plan = self.last_plans[row] = plans.row(index)
             tail = torch.from_numpy(plan.actions[0, 1 : self.config.replan_every])

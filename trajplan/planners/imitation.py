@@ -69,7 +69,13 @@ class Imitation:
         self.config = config
         self._search = bind_decoder(self.search, model, decoder)
 
-    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+    def plan(
+        self,
+        observations: Tensor,
+        past: Tensor,
+        generators: Sequence[torch.Generator],
+        goals: Tensor | None = None,
+    ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`; nothing here is random."""
         config = self.config
         smaller = f"horizon ({config.horizon}) or beam_width ({config.beam_width})"

@@ -12,9 +12,11 @@ class EpisodeMemory:
     Args:
         seed: of the episode.
         context: past transitions to keep.
+        goal: (G,) float32 that the episode is to reach, or None.
     """
 
-    def __init__(self, seed: int, context: int) -> None:
+    def __init__(self, seed: int, context: int, goal: Tensor | None = None) -> None:
+        self.goal = goal
         self.generator = torch.Generator().manual_seed(seed)
         self.past: deque[Tensor] = deque(maxlen=context)
         """(S + A + 1,) float32 observation, action and reward of each transition, oldest first."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Literal
 
 from trajplan.errors import ConfigError, did_you_mean
 
@@ -17,12 +17,16 @@ class Entry:
         summary: what it does, for `--help` and model cards.
         module: of its file.
         config, planner: the names of its settings and of its class there.
+        on: what it plans on, a trained transformer or a dynamics ensemble. A class of the former is made as
+            `Class(model, tokenizer, config)`, one of the latter as `Class(dynamics, info, config)`; both get `critic`
+            or `ensemble` besides, by keyword, where their settings name such a folder.
     """
 
     summary: str
     module: str
     config: str
     planner: str
+    on: Literal["transformer", "dynamics"] = "transformer"
 
     def config_class(self) -> Any:
         """The dataclass of its settings, `context` and `replan_every` among them."""
@@ -54,6 +58,7 @@ PLANNERS = {
         "SampleAndSelectConfig",
         "SampleAndSelect",
     ),
+    "mcts": Entry("Monte Carlo tree search in the model", "trajplan.planners.mcts", "MCTSConfig", "MCTS"),
 }
 
 # Packages that bring planners of their own name them in this group; each value is an `Entry`.

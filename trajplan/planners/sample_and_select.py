@@ -81,7 +81,13 @@ class SampleAndSelect:
         self.config = config
         self._search = bind_decoder(self.search, model, decoder)
 
-    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+    def plan(
+        self,
+        observations: Tensor,
+        past: Tensor,
+        generators: Sequence[torch.Generator],
+        goals: Tensor | None = None,
+    ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`."""
         config = self.config
         noise = partial(self._noise, generators)

@@ -9,19 +9,13 @@ from dataclasses import dataclass
 from trajplan.baselines.settings import check_positive, check_share
 from trajplan.config import option, require
 from trajplan.models.dynamics import Uncertainty
+from trajplan.runs.trackers import tracker_names, trackers_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelBasedConfig:
-    """A method learns from a mix of the data and rollouts of a dynamics model, which is learned first."""
+class EnsembleConfig:
+    """How the dynamics ensemble is learned."""
 
-    real_ratio: float = option(
-        0.05, "share of the dataset's own transitions in a batch; the rest is the model's", was="real_share"
-    )
-    rollout_length: int = option(5, "steps of a model rollout, which starts at an observation of the data")
-    rollout_starts: int = option(50_000, "rollouts at a time")
-    rollout_every: int = option(1000, "updates between two times of rolling out")
-    rollout_keep: int = option(5, "how many of the newest times of rolling out are trained on")
     model_members: int = option(7, "networks of the dynamics ensemble")
     model_elites: int = option(5, "how many of them, those of the smallest held-out loss, are used")
     model_layers: int = option(4, "hidden layers of each")
@@ -33,20 +27,60 @@ class ModelBasedConfig:
     model_max_epochs: int | None = option(None, "it ends after so many epochs in any case (none: no such limit)")
 
     def __post_init__(self) -> None:
-        counts = ("rollout_length", "rollout_starts", "rollout_every", "rollout_keep", "model_elites", "model_layers")
-        for name in (*counts, "model_width", "model_batch_size", "model_patience"):
+        for name in ("model_elites", "model_layers", "model_width", "model_batch_size", "model_patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
         members, epochs = self.model_members, self.model_max_epochs
         require(members >= self.model_elites, "model_members", members, "be at least model_elites")
         require(epochs is None or epochs >= 1, "model_max_epochs", epochs, "be at least 1 or none")
         require(0 < self.model_held_out < 1, "model_held_out", self.model_held_out, "lie between 0 and 1")
-        check_share(self, "real_ratio")
         check_positive(self, "model_learning_rate")
 
     @property
     def model_hidden(self) -> tuple[int, ...]:
         """The widths of the ensemble's hidden layers."""
         return (self.model_width,) * self.model_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig(EnsembleConfig):
+    """An ensemble that is learned by itself, for planners: `trajplan dynamics`."""
+
+    prior: bool = option(True, "also learn what the planner mbop needs: cloned policies, and values of what they do")
+    prior_layers: int = option(2, "hidden layers of each of these networks, as wide as the ensemble's")
+    prior_steps: int = option(10, "steps whose rewards their values count")
+    seed: int = option(0, "seed of weights, samples of the data and batches")
+    trackers: str = trackers_option()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("prior_layers", "prior_steps"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        require(self.seed >= 0, "seed", self.seed, "be 0 or more")
+        tracker_names(self.trackers)
+
+    @property
+    def prior_hidden(self) -> tuple[int, ...]:
+        """The widths of the hidden layers of the prior's networks."""
+        return (self.model_width,) * self.prior_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBasedConfig(EnsembleConfig):
+    """A method learns from a mix of the data and rollouts of a dynamics model, which is learned first."""
+
+    real_ratio: float = option(
+        0.05, "share of the dataset's own transitions in a batch; the rest is the model's", was="real_share"
+    )
+    rollout_length: int = option(5, "steps of a model rollout, which starts at an observation of the data")
+    rollout_starts: int = option(50_000, "rollouts at a time")
+    rollout_every: int = option(1000, "updates between two times of rolling out")
+    rollout_keep: int = option(5, "how many of the newest times of rolling out are trained on")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rollout_length", "rollout_starts", "rollout_every", "rollout_keep"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
+        check_share(self, "real_ratio")
 
     @property
     def reward_penalty(self) -> tuple[Uncertainty, float] | None:

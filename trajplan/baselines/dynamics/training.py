@@ -1,25 +1,30 @@
-"""Training of the dynamics ensemble: all members in one batched computation, each on its own sample of the data.
+"""Training of an ensemble: all members in one batched computation, each on its own sample of the data.
 
 Bootstrap, shuffles and starting weights come from a generator of their own, seeded with the run's seed, and after
 every epoch all that the next one needs is written: a run that was killed and resumed learns the same ensemble, and
 what comes after it draws the same random numbers.
+
+A dynamics ensemble is trained so, and so is the prior of behaviour that a planner may need beside it.
 """
 
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from trajplan.baselines.dynamics.settings import ModelBasedConfig
+from trajplan.baselines.dynamics.settings import EnsembleConfig
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, DataError, TrajplanError
+from trajplan.models.behaviour import BehaviourPrior
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.scaling import Scaling
 from trajplan.models.termination import termination_rule
@@ -32,6 +37,9 @@ PROGRESS = "dynamics-training.safetensors"
 # A member's held-out loss is better if it fell by more than this share.
 IMPROVEMENT = 0.01
 ROWS_AT_ONCE = 16_384
+
+Ensemble = DynamicsEnsemble | BehaviourPrior
+Tell = Callable[["EnsembleTrainer"], None]
 
 
 @dataclass(frozen=True)
@@ -62,14 +70,15 @@ class Trained:
 
 
 def model_split(
-    dataset: OfflineDataset, chosen: np.ndarray | None, config: ModelBasedConfig, seed: int
+    dataset: OfflineDataset, chosen: np.ndarray | None, config: EnsembleConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out episodes of the ensemble among the chosen ones (None: all), at least one each."""
     count = dataset.num_episodes if chosen is None else len(chosen)
     if count < 2:
+        larger = "" if chosen is None else ", or a larger --top-fraction"
         raise DataError(
             f"dataset {dataset.id!r}: a dynamics model needs two episodes at least, one of them held out, and there is "
-            f"{count} of {dataset.num_episodes}: give more episodes, or a larger --top-fraction."
+            f"{count} of {dataset.num_episodes}: give more episodes{larger}."
         )
     return dataset.split(config.model_held_out, seed, chosen)
 
@@ -83,7 +92,7 @@ def table_of(dataset: OfflineDataset, episodes: np.ndarray, scaling: Scaling, de
     return Table(torch.cat([batch.observations, actions], dim=-1), targets, batch.terminations)
 
 
-def new_ensemble(info: DatasetInfo, config: ModelBasedConfig, ends: bool) -> DynamicsEnsemble:
+def new_ensemble(info: DatasetInfo, config: EnsembleConfig, ends: bool) -> DynamicsEnsemble:
     """An untrained ensemble for a dataset, with the rule of its environment.
 
     Args:
@@ -102,12 +111,13 @@ def train_ensemble(
     dataset: OfflineDataset,
     episodes: tuple[np.ndarray, np.ndarray],
     scaling: Scaling,
-    config: ModelBasedConfig,
+    config: EnsembleConfig,
     folder: Path,
     *,
     seed: int,
     stopped: Callable[[], bool],
     visible: bool,
+    tell: Tell | None = None,
 ) -> Trained | None:
     """Train the ensemble of a run, or resume where an earlier process stopped.
 
@@ -120,42 +130,111 @@ def train_ensemble(
         seed: of everything random here.
         stopped: whether the run should stop; asked after every update.
         visible: whether to show a bar and a line for each epoch.
+        tell: is told of every epoch, before what a resume needs is written.
 
     Returns:
         The ensemble with every member's best weights and the elites, or None if it was stopped.
     """
     device = scaling.mean.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         data, held_out = (table_of(dataset, part, scaling, device) for part in episodes)
         ends = bool(np.asarray(dataset.terminations).any())
-        learner = EnsembleTrainer(new_ensemble(dataset.info, config, ends).to(device), config)
-        learner.ensemble.fit_scales(data.inputs, data.targets)
-        rows = len(data.inputs)
-        # Every member's own sample with replacement; drawn again, and the same, on resume.
-        samples = torch.randint(rows, (config.model_members, rows), device=device)
-        against = contradictions(learner.ensemble, (data, held_out))
+        ensemble = new_ensemble(dataset.info, config, ends).to(device)
+        against = contradictions(ensemble, (data, held_out))
         if visible:
-            learner.announce(data, held_out, against)
-        if (folder / PROGRESS).exists():
-            learner.restore(folder / PROGRESS, device)
-        else:
+            announce(ensemble, data, held_out, against)
+        learner = fit(
+            ensemble, data, held_out, config, folder / PROGRESS, stopped=stopped, visible=visible, tell=tell
+        )  # fmt: skip
+        if learner is None:
+            return None
+        return Trained(ensemble, torch.stack(learner.history), against, learner.seconds)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from generators of one's own."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def fit(
+    ensemble: Ensemble,
+    data: Table,
+    held_out: Table,
+    config: EnsembleConfig,
+    path: Path,
+    *,
+    stopped: Callable[[], bool],
+    visible: bool,
+    tell: Tell | None = None,
+) -> "EnsembleTrainer | None":
+    """Train an ensemble until its held-out losses no longer fall; arguments as for `train_ensemble`.
+
+    Args:
+        ensemble: untrained, on the device of the data; has its best weights and the elites afterwards.
+        data, held_out: what to train on, and what to measure.
+        path: of what a resume needs.
+
+    Returns:
+        How it went, or None if it was stopped.
+    """
+    device = data.inputs.device
+    learner = EnsembleTrainer(ensemble, config)
+    ensemble.fit_scales(data.inputs, data.targets)
+    rows = len(data.inputs)
+    # Every member's own sample with replacement; drawn again, and the same, on resume.
+    samples = torch.randint(rows, (config.model_members, rows), device=device)
+    if path.exists():
+        learner.restore(path, device)
+    else:
+        learner.measure(held_out)
+    learner.check(path.parent)
+    started = time.perf_counter() - learner.seconds
+    while learner.unfinished():
+        with Bar(0, updates_per_epoch(rows, config), visible, leave=False) as bar:
+            for index in _batches(samples, config.model_batch_size):
+                learner.update(Table(data.inputs[index], data.targets[index], data.terminations[index]))
+                bar.advance(f"epoch {len(learner.history)} of the {learner.name}")
+                if stopped():
+                    return None
             learner.measure(held_out)
-        learner.check(folder)
-        started = time.perf_counter() - learner.seconds
-        while learner.unfinished():
-            with Bar(0, math.ceil(rows / config.model_batch_size), visible, leave=False) as bar:
-                for index in _batches(samples, config.model_batch_size):
-                    learner.update(Table(data.inputs[index], data.targets[index], data.terminations[index]))
-                    bar.advance(f"epoch {len(learner.history)} of the dynamics model")
-                    if stopped():
-                        return None
-                learner.measure(held_out)
-                learner.check(folder)
-                learner.seconds = time.perf_counter() - started
-                learner.save(folder / PROGRESS, device)
-                bar.write(learner.line())
-        return Trained(learner.result(), torch.stack(learner.history), against, learner.seconds)
+            learner.check(path.parent)
+            learner.seconds = time.perf_counter() - started
+            if tell is not None:
+                tell(learner)
+            learner.save(path, device)
+            bar.write(learner.line())
+    learner.finish()
+    return learner
+
+
+def updates_per_epoch(rows: int, config: EnsembleConfig) -> int:
+    """How many updates an epoch over so many transitions is."""
+    return math.ceil(rows / config.model_batch_size)
+
+
+def progress_of(path: Path) -> tuple[int, float]:
+    """Epochs done and seconds taken, of what `fit` has written for a resume; none of either where it has not."""
+    if not path.exists():
+        return 0, 0.0
+    parts = read_tensors(path)
+    return len(parts["history"]) - 1, float(parts["seconds"])
+
+
+def announce(ensemble: DynamicsEnsemble, data: Table, held_out: Table, against: int | None) -> None:
+    """Say what is trained, on what, and what ends an episode in it; `against` is of `contradictions`."""
+    ends = "a learned probability" if ensemble.terminal_head else "nothing, as in the data"
+    if against is not None:
+        ends = f"the rule of its environment, which {against:,} of the recorded transitions contradict"
+    print(
+        f"dynamics model: {len(ensemble.networks.weights[0])} networks, "
+        f"{sum(parameter.numel() for parameter in ensemble.parameters()) / 1e6:.2f}M parameters; "
+        f"{len(data.inputs):,} transitions to train on and {len(held_out.inputs):,} held out; an episode is ended "
+        f"by {ends}.",
+        file=sys.stderr,
+    )
 
 
 def contradictions(ensemble: DynamicsEnsemble, tables: Iterable[Table]) -> int | None:
@@ -168,29 +247,21 @@ def contradictions(ensemble: DynamicsEnsemble, tables: Iterable[Table]) -> int |
 
 
 class EnsembleTrainer:
-    """The ensemble in training: optimiser, each member's best weights, held-out losses and seconds so far."""
+    """An ensemble in training: optimiser, each member's best weights, held-out losses and seconds so far.
 
-    def __init__(self, ensemble: DynamicsEnsemble, config: ModelBasedConfig) -> None:
+    Attributes:
+        name: what is trained, for people.
+    """
+
+    def __init__(self, ensemble: Ensemble, config: EnsembleConfig) -> None:
         self.ensemble, self.config = ensemble, config
+        self.name = "dynamics model" if isinstance(ensemble, DynamicsEnsemble) else "behaviour prior"
         groups = ensemble.parameter_groups()
         self.optimizer = torch.optim.Adam(groups, lr=config.model_learning_rate, fused=True)
         self.best = {name: value.detach().clone() for name, value in ensemble.named_parameters()}
         self.best_losses = torch.full((config.model_members,), torch.inf)
         self.history: list[Tensor] = []
         self.idle, self.seconds = 0, 0.0
-
-    def announce(self, data: Table, held_out: Table, against: int | None) -> None:
-        """Say what is trained, on what, and what ends an episode in it; `against` is of `contradictions`."""
-        ends = "a learned probability" if self.ensemble.terminal_head else "nothing, as in the data"
-        if against is not None:
-            ends = f"the rule of its environment, which {against:,} of the recorded transitions contradict"
-        print(
-            f"dynamics model: {self.config.model_members} networks, "
-            f"{sum(parameter.numel() for parameter in self.ensemble.parameters()) / 1e6:.2f}M parameters; "
-            f"{len(data.inputs):,} transitions to train on and {len(held_out.inputs):,} held out; an episode is ended "
-            f"by {ends}.",
-            file=sys.stderr,
-        )
 
     def unfinished(self) -> bool:
         """Whether there is another epoch to train."""
@@ -222,7 +293,7 @@ class EnsembleTrainer:
         """Stop at the first held-out loss that is not finite: a member that has diverged does not come back."""
         if not self.history[-1].isfinite().all():
             raise TrajplanError(
-                f"The dynamics model's held-out losses are {self.history[-1].tolist()} after epoch "
+                f"The {self.name}'s held-out losses are {self.history[-1].tolist()} after epoch "
                 f"{len(self.history) - 1}: it has diverged; give a smaller --model-learning-rate, and look for extreme "
                 f"values in the data. {other_settings(folder)}"
             )
@@ -230,16 +301,20 @@ class EnsembleTrainer:
     def line(self) -> str:
         """What the last epoch gave, for a person."""
         epoch, losses = len(self.history) - 1, self.best_losses.sort().values
-        left = f"{self.idle} of {self.config.model_patience} epochs without improvement"
-        return f"dynamics model, epoch {epoch}: held-out losses {losses[0]:.4f} to {losses[-1]:.4f}, {left}"
+        idle, most = self.idle, self.config.model_max_epochs
+        more = self.config.model_patience - idle
+        more = more if most is None else min(more, most - epoch)
+        left = f"{idle} of {self.config.model_patience} epochs without improvement"
+        left += f", at least {tqdm.format_interval(more * self.seconds / max(1, epoch))} left"
+        return f"{self.name}, epoch {epoch}: held-out losses {losses[0]:.4f} to {losses[-1]:.4f}, {left}"
 
     @torch.no_grad()
-    def result(self) -> DynamicsEnsemble:
-        """The ensemble with the best weights, its elites those of the smallest held-out losses."""
+    def finish(self) -> None:
+        """Give the ensemble its best weights, and make those of the smallest held-out losses its elites."""
         for name, value in self.ensemble.named_parameters():
             value.copy_(self.best[name])
         self.ensemble.elites.copy_(self.best_losses.argsort(stable=True)[: self.config.model_elites])
-        return self.ensemble.requires_grad_(False)
+        self.ensemble.requires_grad_(False)
 
     def save(self, path: Path, device: torch.device) -> None:
         """Write all that the next epoch needs."""

@@ -24,7 +24,7 @@ class BaselinePolicy:
     def __init__(self, name: str, method: Method, scaling: Scaling, info: DatasetInfo) -> None:
         self.name, self.method, self.scaling, self.info = name, method, scaling, info
 
-    def reset(self, seeds: Sequence[int], rows: Sequence[int]) -> None:
+    def reset(self, seeds: Sequence[int], rows: Sequence[int], goals: np.ndarray | None = None) -> None:
         """Nothing is remembered from step to step, and nothing is drawn at random."""
 
     @torch.no_grad()

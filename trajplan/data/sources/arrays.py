@@ -1,6 +1,6 @@
 """A user's own arrays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ def read_arrays(
     action_space: spaces.Space | None = None,
     env_spec: EnvSpec | str | gymnasium.Env | None = None,
     reference: ReferenceScores | None = None,
+    goal_columns: Sequence[int] | None = None,
 ) -> tuple[dict[str, np.ndarray], DatasetInfo]:
     """Arrays and description: see `OfflineDataset.from_episodes`."""
     recorded = list(episodes)
@@ -42,6 +43,7 @@ def read_arrays(
         env_spec=spec,
         reference=reference,
         versions=package_versions(),
+        goal_columns=None if goal_columns is None else tuple(int(column) for column in goal_columns),
     )
     checked = [check_episode(raw, info, index) for index, raw in enumerate(recorded)]
     arrays = {name: np.concatenate([getattr(episode, name) for episode in checked]) for name in FIELDS}
