@@ -12,6 +12,7 @@ import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -63,22 +64,26 @@ def main() -> None:
     # The last update is the only one measured, so that its weights are the ones that the folder keeps.
     settings = replace(settings, eval_every=settings.updates or 1000, save_every=settings.updates or 1000)
     dataset = OfflineDataset.from_minari(args.dataset)
+    losses: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.folder or Path(temporary)
-        losses: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-        for seed in args.seeds:
+        for number, seed in enumerate(args.seeds, 1):
             for way, changes in WAYS.items():
                 config = replace(settings, seed=seed, **changes)
-                losses[way].append(run(dataset, folder / f"{way}-{seed}", config))
+                losses[way].append(run(dataset, (args.folder or Path(temporary)) / f"{way}-{seed}", config))
                 print(f"seed {seed}, {way}: {losses[way][-1]}", flush=True)
+            numbers = {"dataset": dataset.id, "settings": to_dict(settings), "seeds": args.seeds[:number]}
+            if args.output:
+                write(args.output, numbers | summary(losses))
+    print(summary(losses))
+
+
+def summary(losses: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """The losses of each way, by seed, and by how much those in bfloat16 are higher."""
     columns = {way: {name: [row[name] for row in rows] for name in rows[0]} for way, rows in losses.items()}
-    pairs = zip(*(columns[way]["held_out_in_float32"] for way in WAYS), strict=True)
-    differences = [bfloat16 - float32 for float32, bfloat16 in pairs]
-    across = statistics.stdev(columns["float32"]["held_out_in_float32"]) if len(args.seeds) > 1 else None
-    print(f"bfloat16 - float32, seed by seed: {differences}; standard deviation of float32 over the seeds: {across}")
-    if args.output:
-        numbers = {"differences": differences, "standard_deviation_over_seeds": across}
-        write(args.output, {"dataset": dataset.id, "settings": to_dict(settings), "losses": columns} | numbers)
+    float32, bfloat16 = (columns[way]["held_out_in_float32"] for way in WAYS)
+    higher = [b - a for a, b in zip(float32, bfloat16, strict=True)]
+    across = statistics.stdev(float32) if len(float32) > 1 else None
+    return {"losses": columns, "bfloat16_higher_by": higher, "standard_deviation_of_float32": across}
 
 
 if __name__ == "__main__":
