@@ -311,3 +311,19 @@ def checkpoint(pendulum_checkpoint: Path, tmp_path: Path) -> Path:
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         (state / name).write_text("private")
     return folder
+
+
+@pytest.fixture
+def goal_maze(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The id of `assets/goal_maze.py`, whose single tasks are `openmaze-tiny-singletask-taskK-v0`."""
+    import gymnasium
+
+    monkeypatch.syspath_prepend(Path(__file__).parent / "assets")
+    name, entry = "openmaze-tiny-v0", "goal_maze:GoalMaze"
+    gymnasium.register(name, entry, max_episode_steps=20)
+    for task in (1, 2, 3):
+        single = f"openmaze-tiny-singletask-task{task}-v0"
+        gymnasium.register(single, entry, max_episode_steps=20, kwargs={"reward_task_id": task})
+    yield name
+    for id in [id for id in gymnasium.registry if id.startswith("openmaze-tiny-")]:
+        del gymnasium.registry[id]

@@ -1,6 +1,6 @@
 """CUDA graphs: work of many small kernels is bound by their launches, which a replay saves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,9 +21,19 @@ def warm_up(function: Callable[[], Output]) -> Output:
     return output
 
 
-def capture(function: Callable[[], Output]) -> tuple[torch.cuda.CUDAGraph, Output]:
-    """A graph of the function, which is recorded but not run, and its output, which every replay overwrites."""
+def capture(
+    function: Callable[[], Output], generators: Sequence[torch.Generator] = ()
+) -> tuple[torch.cuda.CUDAGraph, Output]:
+    """A graph of the function, which is recorded but not run, and its output, which every replay overwrites.
+
+    Args:
+        function: what is captured.
+        generators: those that it draws from, besides the device's default one.
+    """
     graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        # Every replay then draws on from where the last one, or a draw outside of the graph, stopped.
+        graph.register_generator_state(generator)
     with torch.cuda.graph(graph):
         output = function()
     return graph, output

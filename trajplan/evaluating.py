@@ -1,7 +1,7 @@
 """`trajplan.evaluate`: run a checkpoint, or any policy, in its environment; the command of that name calls it too."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from trajplan.evaluation.environments import (
     print_warnings,
     quiet_simulators,
     reference_scores,
+    tasks_of,
 )
 from trajplan.evaluation.pictures.maze import is_point_maze
 from trajplan.evaluation.pictures.plan_picture import save_plan_picture
@@ -48,6 +49,7 @@ def evaluate(
     episodes: int = 10,
     num_envs: int = 10,
     seed: int = 0,
+    tasks: Sequence[int] | None = None,
     env: str | None = None,
     max_episode_steps: int | None = None,
     reference_min: float | None = None,
@@ -71,9 +73,11 @@ def evaluate(
     Args:
         path_or_policy: a checkpoint folder, "user/name" on the hub, what `trajplan.load` gives, or any policy as
             `trajplan.evaluation.policy.Policy` describes it.
-        episodes: how many.
+        episodes: how many; in an environment of several tasks (OGBench's), how many of each.
         num_envs: environments acted in at once; changes the speed only.
         seed: of episode 0.
+        tasks: numbers of the environment's tasks to run; None: all that it has. They take turns: of K tasks, episode n
+            is of the (n mod K)-th.
         env: a registered Gymnasium id; None: the dataset's environment.
         max_episode_steps: a time limit; None: the environment's.
         reference_min, reference_max: the returns that score 0 and 100; None: the dataset's, or the bundled table's.
@@ -117,13 +121,16 @@ def evaluate(
             if video and not is_point_maze(made, info):
                 make_env = environment_maker(info, env, render_mode="rgb_array", **limit)
                 check_rendering(make_env)
-            settings = {"seed": seed, "num_episodes": episodes, "num_envs": num_envs}
+            chosen = tasks_of(made, tasks)
+            total = episodes * len(chosen or (1,))
+            settings: dict[str, Any] = {"seed": seed, "num_episodes": total, "num_envs": num_envs}
+            settings |= {} if chosen is None else {"tasks": chosen}
             settings |= _about(folder, policy, made, reference)
         if target is not None:
             make_folder(target)
         file = EvaluationFile(target and target / "evaluation.json", settings, reference)
         finished = file.resume() if resume else []
-        missing = set(range(episodes)) - {episode.episode for episode in finished}
+        missing = set(range(total)) - {episode.episode for episode in finished}
         recorder = VideoRecorder(policy, target / "videos", video_episodes) if target and video else None
         kinds = [*([Trace] if picture else []), *([ViewerTrace] if viewer else [])]
         traces = [kind(policy, min(missing)) for kind in kinds] if missing else []
@@ -131,16 +138,17 @@ def evaluate(
             rollouts = roll_out(
                 policy,
                 make_env,
-                episodes=episodes,
+                episodes=total,
                 num_envs=num_envs,
                 seed=seed,
+                tasks=chosen,
                 finished=finished,
                 on_episode=file.add,
                 observers=[*([recorder] if recorder else []), *traces],
                 progress=progress,
             )
         except KeyboardInterrupt:
-            raise EvaluationInterrupted(f"{len(file.episodes)} of {episodes} episodes are finished") from None
+            raise EvaluationInterrupted(f"{len(file.episodes)} of {total} episodes are finished") from None
         finally:
             if recorder is not None:
                 recorder.close()

@@ -10,6 +10,8 @@ from minari.data_collector import EpisodeBuffer
 
 from trajplan.cli import main
 from trajplan.data.dataset import OfflineDataset
+from trajplan.data.info import DatasetInfo
+from trajplan.errors import DataError
 
 STEPS = 20
 
@@ -185,3 +187,71 @@ def test_import_tells_of_jumps_and_cuts_them(root, capsys):
     assert main(["datasets", "import", str(path), "--id", "d4rl/cut-v0", "--cut-jumps"]) == 0
     assert "an episode was ended there" in capsys.readouterr().out
     assert OfflineDataset.from_minari("d4rl/cut-v0").lengths.tolist() == [99, 1, 97, 1, 97]
+
+
+@pytest.fixture
+def maze_files(root, goal_maze):
+    """NAME.npz of 6 episodes of 4 steps, and NAME-val.npz of 2."""
+    rng = np.random.default_rng(0)
+    for suffix, episodes in (("", 6), ("-val", 2)):
+        places = rng.uniform(-1, 9, (5 * episodes, 2)).astype(np.float32)
+        rows = {"observations": places, "qpos": places, "actions": rng.uniform(-1, 1, places.shape)}
+        rows["terminals"] = np.arange(len(places)) % 5 == 4
+        np.savez_compressed(root / f"openmaze-tiny-walk-v0{suffix}.npz", **rows)
+    return root / "openmaze-tiny-walk-v0.npz"
+
+
+def test_import_of_ogbench_with_its_held_out_episodes(maze_files, capsys):
+    assert main(["datasets", "import", str(maze_files)]) == 0
+    out = capsys.readouterr().out
+    assert "24 transitions in 6 episodes as ogbench/openmaze-tiny-walk-v0: rewards are 0" in out
+    assert "8 transitions in 2 episodes of openmaze-tiny-walk-v0-val.npz as ogbench/openmaze-tiny-walk-val-v0" in out
+    dataset = OfflineDataset.from_minari("ogbench/openmaze-tiny-walk-v0")
+    assert isinstance(dataset.observations, np.memmap)
+    with np.load(maze_files) as file:
+        np.testing.assert_array_equal(dataset.observations, file["observations"])
+    info = dataset.info
+    assert (info.goal_columns, info.env_spec.id) == ((0, 1), "openmaze-tiny-v0")
+    assert info.held_out == ("ogbench/openmaze-tiny-walk-val-v0",)
+    assert DatasetInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info
+    training, others, numbers = dataset.hold_out(0.5, 0)
+    assert (others.id, others.info.held_out) == (info.held_out[0], ())
+    assert (training.tolist(), numbers.tolist()) == ([0, 1, 2, 3, 4, 5], [0, 1])
+    # A second time there is something there already.
+    assert main(["datasets", "import", str(maze_files)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_import_of_a_single_task_is_another_dataset(maze_files, capsys):
+    assert main(["datasets", "import", str(maze_files)]) == 0
+    assert main(["datasets", "import", str(maze_files), "--task", "1", "--id", "mine/task-v0"]) == 0
+    assert "rewards are those of task 1" in capsys.readouterr().out
+    plain, single = (OfflineDataset.from_minari(id) for id in ("ogbench/openmaze-tiny-walk-v0", "mine/task-v0"))
+    assert single.info.env_spec.id == "openmaze-tiny-singletask-task1-v0"
+    assert single.info.transforms[0]["name"] == "ogbench-singletask"
+    assert set(np.unique(single.rewards)) == {-1.0, 0.0}
+    with np.load(maze_files) as file:
+        begins = file["qpos"][~file["terminals"]]
+    near = np.linalg.norm(begins - [8, 0], axis=1) <= 1
+    np.testing.assert_array_equal(single.terminations, near)
+    assert len(list((maze_files.parent / "cache" / "datasets").iterdir())) == 2
+    with pytest.raises(DataError, match="their transforms are"):
+        OfflineDataset.from_minari([single.id, "mine/task-val-v0", plain.id])
+
+
+def test_import_of_ogbench_that_fails_leaves_nothing(maze_files, capsys):
+    for flag in (["--time-limit", "5"], ["--cut-jumps"], ["--reference-scores", "0", "1"]):
+        assert main(["datasets", "import", str(maze_files), *flag]) == 2
+        assert f"{flag[0]} is for D4RL's files" in capsys.readouterr().err
+    other = maze_files.with_name("openmaze-tiny-walk-v0-val.npz")
+    other.write_bytes(other.read_bytes()[:300])
+    assert main(["datasets", "import", str(maze_files)]) == 2
+    assert "damaged" in capsys.readouterr().err
+    other.unlink()
+    assert not (maze_files.parent / "minari" / "ogbench").exists()
+    assert main(["datasets", "import", str(maze_files)]) == 0
+    assert OfflineDataset.from_minari("ogbench/openmaze-tiny-walk-v0").info.held_out == ()
+    assert main(["datasets", "import", "nowhere.hdf5"]) == 2
+    assert "--id" in capsys.readouterr().err
+    assert main(["datasets", "import", "nowhere.hdf5", "--id", "a/b-v0", "--task", "1"]) == 2
+    assert "--task is for OGBench" in capsys.readouterr().err

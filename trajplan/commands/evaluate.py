@@ -17,7 +17,7 @@ from trajplan.planners.settings import planner_config, saved_planner
 
 # What `trajplan.evaluate` takes under the same names.
 _OPTIONS = (
-    *("episodes", "num_envs", "seed", "env", "max_episode_steps", "reference_min", "reference_max"),
+    *("episodes", "num_envs", "seed", "tasks", "env", "max_episode_steps", "reference_min", "reference_max"),
     *("resume", "video", "video_episodes", "picture", "viewer", "device"),
 )
 

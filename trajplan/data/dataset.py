@@ -1,7 +1,7 @@
 """OfflineDataset: what users open, save and train on; `Episodes` documents its arrays."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trajplan.data.scores import ReferenceScores
 from trajplan.data.sources.arrays import read_arrays
 from trajplan.data.sources.minari import read_minari
 from trajplan.data.summary import describe
+from trajplan.data.together import describe_together
 from trajplan.data.transitions import Transitions
 from trajplan.data.windows import Windows
 from trajplan.errors import ConfigError, DataError
@@ -183,6 +184,28 @@ class OfflineDataset(Episodes):
             training.append(order[count:])
             kept.append(order[:count])
         return np.sort(np.concatenate(training)), np.sort(np.concatenate(kept))
+
+    def hold_out(self, fraction: float, seed: int) -> "tuple[np.ndarray, OfflineDataset, np.ndarray]":
+        """Episodes to train on, and those to measure losses on.
+
+        Where the dataset names others that are meant for that (`info.held_out`), all of their episodes, and all of its
+        own to train on; else a share of its own, as `split` draws it.
+
+        Args:
+            fraction, seed: as `split` takes them.
+
+        Returns:
+            The numbers of the training episodes; the dataset of the held-out ones, and their numbers in it.
+
+        Raises:
+            ConfigError, DataError: as `split` and `from_minari` do.
+        """
+        if not self.info.held_out:
+            training, kept = self.split(fraction, seed)
+            return training, self, kept
+        other = OfflineDataset.from_minari(self.info.held_out)
+        describe_together([self.info, replace(other.info, held_out=self.info.held_out)])
+        return np.arange(self.num_episodes), other, np.arange(other.num_episodes)
 
     def windows(
         self, length: int, *, stride: int = 1, episodes: np.ndarray | None = None, device: Any = "cpu"

@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from trajplan.errors import DataError
 
 _WRAPPERS = ("gymnasium.wrappers.", "gymnasium.wrappers:", "trajplan.data.collection.repeat:")
+_PACKAGES = ("gymnasium_robotics", "ogbench")
 # Entry points as earlier versions recorded them.
 _MOVED = {"trajplan.data.repeat:ActionRepeat": "trajplan.data.collection.repeat:ActionRepeat"}
 # Written by Gymnasium before 1.0, unknown to it since.
@@ -53,16 +54,17 @@ def find_environment(env_id: str) -> EnvSpec:
     try:
         if module:
             import_module(module)
-        elif name not in gymnasium.registry and find_spec("gymnasium_robotics") is not None:
-            # Importing it registers its environments, and prints notes about some of them.
-            with contextlib.redirect_stderr(io.StringIO()):
-                import_module("gymnasium_robotics")
+        # Importing a package registers its environments; the first of these prints notes about some of them.
+        for package in () if module else _PACKAGES:
+            if name not in gymnasium.registry and find_spec(package) is not None:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    import_module(package)
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError) as error:
         raise DataError(
             f"Environment {env_id!r} is not registered with Gymnasium here ({error}): install the package that has it "
-            "(pip install 'trajplan[mujoco]' for MuJoCo and robotics environments) or name the module that registers "
-            "it, as module:Env-v0."
+            "(pip install 'trajplan[mujoco]' for MuJoCo and robotics environments, 'trajplan[ogbench]' for OGBench's) "
+            "or name the module that registers it, as module:Env-v0."
         ) from None
 
 

@@ -23,7 +23,7 @@ from trajplan.data.spaces import (
 )
 from trajplan.errors import DataError
 
-_PACKAGES = ("trajplan", "gymnasium", "gymnasium-robotics", "minari", "mujoco", "numpy")
+_PACKAGES = ("trajplan", "gymnasium", "gymnasium-robotics", "minari", "mujoco", "numpy", "ogbench")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class DatasetInfo:
             that wrote the data.
         sources: the datasets that it is made of, in the order of its episodes; empty where it is one.
         goal_columns: the columns of the flat observation that a goal fixes; None where the data know no goals.
+        held_out: ids of the datasets whose episodes losses are measured on; empty: a share of its own.
+        transforms: what was changed when the data were made, each with a `name` and its settings.
 
     Raises:
         DataError: when a space is not supported.
@@ -68,6 +70,8 @@ class DatasetInfo:
     versions: dict[str, str] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     goal_columns: tuple[int, ...] | None = None
+    held_out: tuple[str, ...] = ()
+    transforms: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_action_space(self.action_space, self._owner)
@@ -174,7 +178,15 @@ class DatasetInfo:
             "mean_return": float(self.mean_return),
             "versions": dict(self.versions),
             "sources": [asdict(source) for source in self.sources],
+            **self.additions(),
+        }
+
+    def additions(self) -> dict[str, Any]:
+        """What Minari's own metadata have no place for, as JSON: `goal_columns`, `held_out` and `transforms`."""
+        return {
             "goal_columns": None if self.goal_columns is None else list(self.goal_columns),
+            "held_out": list(self.held_out),
+            "transforms": [dict(transform) for transform in self.transforms],
         }
 
     @classmethod
@@ -198,11 +210,20 @@ class DatasetInfo:
                 versions=dict(values["versions"]),
                 # Missing from files written before datasets could be joined.
                 sources=tuple(Source(**source) for source in values.get("sources", ())),
-                # Missing from files written before there were goals.
-                goal_columns=_columns(values.get("goal_columns")),
+                **read_additions(values),
             )
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise DataError(f"The saved dataset description is damaged: {type(error).__name__} {error}.") from None
+
+
+def read_additions(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `DatasetInfo.additions`; all of them are missing from older files."""
+    columns = values.get("goal_columns")
+    return {
+        "goal_columns": None if columns is None else tuple(int(column) for column in columns),
+        "held_out": tuple(str(id) for id in values.get("held_out", ())),
+        "transforms": tuple(dict(transform) for transform in values.get("transforms", ())),
+    }
 
 
 def check_columns(columns: tuple[int, ...], observation_dim: int, owner: str) -> None:
@@ -213,10 +234,6 @@ def check_columns(columns: tuple[int, ...], observation_dim: int, owner: str) ->
             f"{owner}: a goal needs one or more different columns of the {observation_dim} of an observation, from 0 "
             f"on, not {list(columns)}."
         )
-
-
-def _columns(values: Any) -> tuple[int, ...] | None:
-    return None if values is None else tuple(int(column) for column in values)
 
 
 def dataset_ids(values: Mapping[str, Any]) -> list[str]:

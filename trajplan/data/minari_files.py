@@ -59,6 +59,7 @@ def write_minari(
     action_space: spaces.Space,
     env_spec: EnvSpec | None = None,
     reference: ReferenceScores | None = None,
+    additions: dict[str, Any] | None = None,
     **metadata: Any,
 ) -> Path:
     """Write `episodes` as a new dataset in the Minari root and return its folder.
@@ -72,6 +73,7 @@ def write_minari(
         observation_space, action_space: the dataset's.
         env_spec: the environment that the data come from; only recorded, never made.
         reference: returns that mean 0 and 100.
+        additions: what `DatasetInfo.additions` holds.
         metadata: passed to `minari.create_dataset_from_buffers`: algorithm_name, description, ...
     """
     check_new_id(dataset_id)
@@ -80,6 +82,8 @@ def write_minari(
     recorded: dict[str, Any] = {} if env_spec is None else {"env_spec": json.dumps(spec_to_dict(env_spec))}
     if reference is not None:
         recorded |= {"ref_min_score": float(reference.min), "ref_max_score": float(reference.max)}
+    if additions and any(additions.values()):
+        recorded["trajplan"] = additions
     notes: list[dict[str, Any]] = []
 
     def buffers() -> Iterator[EpisodeBuffer]:
@@ -113,6 +117,7 @@ def save_minari(dataset: Episodes, dataset_id: str, description: str | None) -> 
             action_space=info.action_space,
             env_spec=info.env_spec,
             reference=info.reference,
+            additions=info.additions(),
             description=description or f"Saved by trajplan from the dataset {dataset.id}.",
         )
     # h5py raises either of them for a full disk.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def describe_together(infos: Sequence[DatasetInfo]) -> DatasetInfo:
         id=" + ".join(ids),
         sources=tuple(Source(id) for id in ids),
         reference=scored[0].reference if scored else None,
+        held_out=tuple(chain.from_iterable(info.held_out for info in infos)) if all(i.held_out for i in infos) else (),
         versions={**first.versions, "dataset": ", ".join(written)},
     )
 
@@ -69,8 +71,10 @@ def _difference(first: DatasetInfo, other: DatasetInfo) -> str | None:
         found = _of_spaces(getattr(first, f"{name}_space"), getattr(other, f"{name}_space"), f"their {name} spaces")
         if found is not None:
             return found
-    if first.goal_columns != other.goal_columns:
-        return f"their goal_columns are {first.goal_columns} and {other.goal_columns}"
+    for name in ("goal_columns", "transforms"):
+        values = getattr(first, name), getattr(other, name)
+        if values[0] != values[1]:
+            return f"their {name} are {values[0]} and {values[1]}"
     return _of_environments(first.env_spec, other.env_spec)
 
 

@@ -77,8 +77,11 @@ class Transitions:
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Batch:
         """A batch drawn uniformly with replacement; `generator` must live on the view's device."""
-        index = torch.randint(self._length, (batch_size,), generator=generator, device=self._device)
-        return self.gather(index)
+        return self.gather(self.draw(batch_size, generator))
+
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """The numbers of the transitions of such a batch, (B,) int64."""
+        return torch.randint(self._length, (batch_size,), generator=generator, device=self._device)
 
     def gather(self, index: torch.Tensor) -> Batch:
         """The transitions `index` (B,) int64."""

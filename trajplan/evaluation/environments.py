@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -40,20 +40,89 @@ def environment_maker(
     options: dict[str, Any] = {"disable_env_checker": True, "render_mode": render_mode}
     if max_episode_steps is not None:
         options["max_episode_steps"] = max_episode_steps
-    if env_id is None:
-        return lambda: info.make_env(**options)
-    return lambda: make_environment(env_id, **options)
+
+    def make() -> gymnasium.Env:
+        made = info.make_env(**options) if env_id is None else make_environment(env_id, **options)
+        return OwnGenerator(made) if hasattr(made.unwrapped, "num_tasks") else made
+
+    return make
+
+
+class OwnGenerator(gymnasium.Wrapper):
+    """An OGBench environment, which draws from numpy's global generator, with a generator of its own in that place.
+
+    Episodes then depend on the seed that `reset` is given alone, not on what else this process draws or which other
+    environments it steps.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self._generator = np.random.MT19937()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset everything that the environment draws from."""
+        if seed is not None:
+            self._generator = np.random.MT19937(seed)
+            # It takes random actions before it places what it moves.
+            self.env.action_space.seed(seed % 2**32)
+        with self._in_place():
+            return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's."""
+        with self._in_place():
+            return self.env.step(action)
+
+    @contextlib.contextmanager
+    def _in_place(self) -> Iterator[None]:
+        before = np.random.get_bit_generator()  # type: ignore[attr-defined]
+        np.random.set_bit_generator(self._generator)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            np.random.set_bit_generator(before)  # type: ignore[attr-defined]
+
+
+def tasks_of(env: gymnasium.Env, chosen: Sequence[int] | None = None) -> list[int] | None:
+    """The tasks that episodes are spread over, all of the environment or the chosen ones; None where it has none.
+
+    Args:
+        env: one of OGBench's, whose `reset` takes `options={"task_id": k}` with k from 1 on, or any other.
+        chosen: numbers of some tasks.
+    """
+    plain: Any = env.unwrapped
+    count = getattr(plain, "num_tasks", 0) if getattr(plain, "_reward_task_id", None) is None else 0
+    if chosen is None:
+        return list(range(1, count + 1)) or None
+    if not count:
+        raise ConfigError(f"environment {_title(env)} has no tasks to choose from: leave --tasks out.")
+    unknown = [task for task in chosen if not 1 <= task <= count]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"environment {_title(env)} has the tasks 1 to {count}: name some of them once each, not "
+            f"{' '.join(map(str, chosen)) or 'none'}."
+        )
+    return list(chosen)
+
+
+def _title(env: gymnasium.Env) -> str:
+    return env.spec.id if env.spec else type(env.unwrapped).__name__
 
 
 def check_environment(env: gymnasium.Env, info: DatasetInfo) -> None:
     """Compare an environment's spaces with those of the dataset that the policy was trained on."""
-    differs = _difference(env.observation_space, info.observation_space, "observations", bounds=False)
+    observed = env.observation_space
+    if info.goal_columns is not None and isinstance(observed, spaces.Dict):
+        # What is to be reached is told to the policy at reset, not in every observation.
+        known = getattr(info.observation_space, "spaces", {})
+        parts = {key: part for key, part in observed.spaces.items() if key in known or key != "desired_goal"}
+        observed = spaces.Dict(parts)
+    differs = _difference(observed, info.observation_space, "observations", bounds=False)
     differs = differs or _difference(env.action_space, info.action_space, "actions", bounds=True)
     if differs:
-        name = env.spec.id if env.spec else type(env.unwrapped).__name__
         raise ConfigError(
-            f"environment {name} does not fit dataset {info.id}, which the policy learns from: {differs}; name the "
-            "right environment by --env, or correct the one that the dataset names."
+            f"environment {_title(env)} does not fit dataset {info.id}, which the policy learns from: {differs}; name "
+            "the right environment by --env, or correct the one that the dataset names."
         )
 
 
@@ -63,11 +132,12 @@ def check_time_limit(env: gymnasium.Env) -> None:
         raise ConfigError(f"environment {env.spec.id} has no time limit; give one by --max-episode-steps.")
 
 
-def try_environment(make_env: MakeEnvironment, info: DatasetInfo) -> None:
-    """Make one environment, check that a policy trained on the dataset can be evaluated in it, and close it."""
+def try_environment(make_env: MakeEnvironment, info: DatasetInfo) -> list[int] | None:
+    """Make one environment, check that a policy trained on the dataset can be evaluated in it; gives its tasks."""
     with quiet_simulators(), contextlib.closing(make_env()) as env:
         check_environment(env, info)
         check_time_limit(env)
+        return tasks_of(env)
 
 
 def reference_scores(

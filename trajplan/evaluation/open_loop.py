@@ -91,9 +91,9 @@ def evaluate_open_loop(
             f"dataset {dataset.id} has {dataset.num_transitions} transitions here and had "
             f"{loaded.info.num_transitions} when {folder} was trained: which episodes were held out is not known."
         )
-    _, held_out = dataset.split(training.held_out, training.seed)
+    _, kept, held_out = dataset.hold_out(training.held_out, training.seed)
     context = min(CONTEXT, loaded.model.config.window - 1)
-    recorded = draw(dataset, held_out, steps=steps, context=context, starts=starts, seed=seed)
+    recorded = draw(kept, held_out, steps=steps, context=context, starts=starts, seed=seed)
 
     count = len(recorded.rewards)
     chunks = [slice(begin, begin + CHUNK) for begin in range(0, count, CHUNK)]

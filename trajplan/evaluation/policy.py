@@ -23,7 +23,7 @@ class Policy(Protocol):
         """Start a new episode in each of the slots `rows`, with one seed per episode; a slot exists once reset.
 
         `goals` (m, G) float32 holds what the columns `info.goal_columns` of an observation are to become; None where
-        there are none.
+        there are none, and a policy for data without goals need not have the argument.
         """
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ class RandomPolicy:
             self._spaces[row] = space
 
     def act(self, observations: np.ndarray, rewards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(m, A) float32 actions drawn from the action space; observations and rewards are not read."""
+        """(m, A) float32 actions drawn from the action space; observations, rewards and goals are not read."""
         start = getattr(self.info.action_space, "start", 0)
         samples = [np.asarray(self._spaces[int(row)].sample(), np.float32).reshape(-1) - start for row in rows]
         return np.stack(samples).astype(np.float32)

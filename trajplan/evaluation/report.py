@@ -19,7 +19,7 @@ from trajplan.planners.settings import todays
 
 SCHEMA_VERSION = 1
 # What episodes of one evaluation must share, for a resumed run to be the same as an unbroken one.
-_IDENTITY = ("schema_version", "model_sha256", "environment", "seed", "planner", "aids", "versions")
+_IDENTITY = ("schema_version", "model_sha256", "environment", "tasks", "seed", "planner", "aids", "versions")
 
 
 def evaluation_versions() -> dict[str, str]:
@@ -31,10 +31,10 @@ class EvaluationFile:
     """`evaluation.json`, rewritten atomically after every episode.
 
     Its keys: `schema_version`, `complete`, `seed` (episode n is reset with seed + n), `num_episodes`, `num_envs`,
-    `environment`, `dataset` (id, mean return of the data), `model_sha256`, `planner` (all settings), `aids`
-    (the SHA-256 of the weights in each folder that the planner's settings name; only where they name one), `reference`
-    (min, max, source; or null), `versions`, `episodes` (one entry each), `summary` and `timing` (null until the run is
-    complete).
+    `tasks` (only where the environment has several: of K tasks, episode n is of the (n mod K)-th), `environment`,
+    `dataset` (id, mean return of the data), `model_sha256`, `planner` (all settings), `aids` (the SHA-256 of the
+    weights in each folder that the planner's settings name; only where they name one), `reference` (min, max, source;
+    or null), `versions`, `episodes` (one entry each), `summary` and `timing` (null until the run is complete).
 
     Args:
         path: the file, or None to keep the report in memory alone.
@@ -108,7 +108,7 @@ class EvaluationFile:
 
 
 def summarize(episodes: list[Episode], reference: ReferenceScores | None) -> dict[str, Any]:
-    """`describe` of returns and lengths, of normalised scores (x100, or None), and how episodes ended."""
+    """`describe` of returns and lengths, of normalised scores (x100, or None), how episodes ended, and successes."""
     returns = describe([episode.total_reward for episode in episodes])
     successes = [episode.success for episode in episodes if episode.success is not None]
     return {
@@ -119,6 +119,24 @@ def summarize(episodes: list[Episode], reference: ReferenceScores | None) -> dic
         "terminated": sum(episode.terminated for episode in episodes),
         "truncated": sum(episode.truncated for episode in episodes),
         "success_rate": float(np.mean(successes)) if successes else None,
+        **({"tasks": by_task} if (by_task := _by_task(episodes)) else {}),
+    }
+
+
+def _by_task(episodes: list[Episode]) -> dict[str, dict[str, Any]]:
+    """Of each task, by its number: how many episodes, the share that succeeded, mean return and length."""
+    tasks: dict[int, list[Episode]] = {}
+    for episode in episodes:
+        if episode.task is not None:
+            tasks.setdefault(episode.task, []).append(episode)
+    return {
+        str(task): {
+            "episodes": len(own),
+            "success_rate": float(np.mean([bool(episode.success) for episode in own])),
+            "mean_return": float(np.mean([episode.total_reward for episode in own])),
+            "mean_length": float(np.mean([episode.length for episode in own])),
+        }
+        for task, own in sorted(tasks.items())
     }
 
 
@@ -143,6 +161,8 @@ def episode_to_dict(episode: Episode, reference: ReferenceScores | None) -> dict
     """An episode as its entry of `evaluation.json`."""
     score = float(reference.normalize(np.float64(episode.total_reward))) if reference else None
     values = dataclasses.asdict(episode)
+    if episode.task is None:
+        del values["task"]
     return {
         "episode": values.pop("episode"),
         "seed": values.pop("seed"),
@@ -156,9 +176,11 @@ def format_table(report: Mapping[str, Any]) -> str:
     """The finished report for people: one line an episode, then means with intervals, the data's mean and timing."""
     scored = report["reference"] is not None
     lines = ["episode    seed      return" + ("   score" if scored else "") + "  length  end"]
+    tasks = report["summary"].get("tasks", {})
     for entry in report["episodes"]:
         ends = [name for name in ("terminated", "truncated") if entry[name]]
         ends += ["success"] if entry["success"] else []
+        ends += [f"task {entry['task']}"] if "task" in entry else []
         score = f"{entry['normalized_score']:8.1f}" if scored else ""
         head = f"{entry['episode']:7d} {entry['seed']:7d} {entry['return']:11.2f}{score}"
         lines.append(f"{head} {entry['length']:7d}  {', '.join(ends)}")
@@ -172,7 +194,10 @@ def format_table(report: Mapping[str, Any]) -> str:
         )
     lines.append(f"length            {_line(summary['length'])}")
     if summary["success_rate"] is not None:
-        lines.append(f"success           {100 * summary['success_rate']:.0f} % of episodes")
+        lines.append(f"success           {100 * summary['success_rate']:.1f} % of episodes")
+    for task, found in tasks.items():
+        rate, count = 100 * found["success_rate"], found["episodes"]
+        lines.append(f"  task {task:<11} {rate:.1f} % of {count}, mean length {found['mean_length']:.0f}")
     dataset = report["dataset"]
     data_score = dataset["mean_normalized_score"]
     scored_data = "" if data_score is None else f" (normalised {data_score:.1f})"
@@ -201,4 +226,4 @@ def _timing_line(timing: Mapping[str, Any]) -> str:
 
 def _episode_from_dict(entry: Mapping[str, Any]) -> Episode:
     values = {name: entry[name] for name in ("episode", "seed", "length", "terminated", "truncated", "success")}
-    return Episode(total_reward=entry["return"], **values)
+    return Episode(total_reward=entry["return"], task=entry.get("task"), **values)

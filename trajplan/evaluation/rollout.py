@@ -2,13 +2,15 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.policy import Policy
 from trajplan.evaluation.progress import StepBar
@@ -25,6 +27,7 @@ class Episode:
         length: steps.
         terminated, truncated: how it ended (both may be set).
         success: whether the environment said so in any step's `info["success"]`; None where it never says.
+        task: the environment's task that it was reset to; None where it has none to choose from.
     """
 
     episode: int
@@ -34,6 +37,7 @@ class Episode:
     terminated: bool
     truncated: bool
     success: bool | None = None
+    task: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class _Slot:
     env: gymnasium.Env
     queue: deque[int]
     episode: int = -1
+    task: int | None = None
     observation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     reward: float = 0.0
     total: float = 0.0
@@ -94,6 +99,7 @@ def evaluate(
     episodes: int = 10,
     num_envs: int = 1,
     seed: int = 0,
+    tasks: Sequence[int] | None = None,
     finished: Iterable[Episode] = (),
     on_episode: Callable[[Episode], Any] | None = None,
     observers: Collection[Callable[[Moment], Any]] = (),
@@ -106,10 +112,14 @@ def evaluate(
     episodes get no second turn, and the count is exact. The environments are stepped one by one in this process; one
     whose episodes are done drops out of the batch, which Gymnasium's vector environments do not offer.
 
+    A policy whose data know goals (`info.goal_columns`) is given the one that the environment says at reset, where it
+    says one: see `goal_at_reset`.
+
     Args:
         policy: anything that follows the `Policy` protocol; it is left as it is (no mode is flipped).
         make_env: makes one environment.
         episodes, num_envs, seed: see above.
+        tasks: numbers of the environment's tasks; episode n is reset to `tasks[n % len(tasks)]`. None: it has none.
         finished: episodes of an interrupted run with the same seed, not run again.
         on_episode: called with every new episode as it finishes.
         observers: called with every `Moment` of every new episode.
@@ -125,6 +135,7 @@ def evaluate(
         )
     results = {episode.episode: episode for episode in finished if episode.episode < episodes}
     missing = [number for number in range(episodes) if number not in results]
+    start = partial(_start, policy, seed=seed, tasks=tasks)
     slots: list[_Slot] = []
     plan_seconds: list[float] = []
     plan_rows: list[int] = []
@@ -135,7 +146,7 @@ def evaluate(
             slots.append(_Slot(number, make_env(), deque(missing[number::num_envs])))
         bar = StepBar(len(missing), _limit(slots), progress)
         running = list(slots)
-        _start(policy, running, seed)
+        start(running)
         while running:
             observations = np.stack([slot.observation for slot in running])
             rewards = np.array([slot.reward for slot in running], np.float32)
@@ -156,7 +167,7 @@ def evaluate(
                     on_episode(episode)
             bar.advance(len(running), lengths)
             running = [slot for slot in running if slot not in ended or slot.queue]
-            _start(policy, [slot for slot in ended if slot.queue], seed)
+            start([slot for slot in ended if slot.queue])
     finally:
         if bar is not None:
             bar.close()
@@ -176,14 +187,45 @@ def _limit(slots: Sequence[_Slot]) -> int | None:
     return spec.max_episode_steps if spec is not None else None
 
 
-def _start(policy: Policy, slots: Sequence[_Slot], seed: int) -> None:
+def goal_at_reset(info: DatasetInfo, observation: Any, reset_info: Mapping[str, Any]) -> np.ndarray | None:
+    """The goal that an environment says at reset, in the columns that goals fix: (G,) float32; None for none.
+
+    That is `reset_info["goal"]` (OGBench's), an observation or its columns alone; else `observation["desired_goal"]` of
+    Gymnasium-Robotics' environments.
+    """
+    columns = info.goal_columns
+    if columns is None:
+        return None
+    if "goal" in reset_info:
+        told = reset_info["goal"]
+    elif isinstance(observation, Mapping) and "desired_goal" in observation:
+        told = observation["desired_goal"]
+    else:
+        return None
+    if not isinstance(told, Mapping) and np.size(told) == len(columns):
+        return np.asarray(told, np.float32).reshape(-1)
+    return info.flatten_observation(told)[list(columns)]
+
+
+def _start(policy: Policy, slots: Sequence[_Slot], *, seed: int, tasks: Sequence[int] | None) -> None:
+    goals = []
     for slot in slots:
         slot.episode = slot.queue.popleft()
-        observation, _ = slot.env.reset(seed=seed + slot.episode)
+        slot.task = None if tasks is None else tasks[slot.episode % len(tasks)]
+        options = None if slot.task is None else {"task_id": slot.task}
+        observation, told = slot.env.reset(seed=seed + slot.episode, options=options)
         slot.observation = _finite(policy.info.flatten_observation(observation), slot, "observation")
         slot.reward, slot.total, slot.length, slot.success = 0.0, 0.0, 0, None
-    if slots:
-        policy.reset([seed + slot.episode for slot in slots], [slot.number for slot in slots])
+        goal = goal_at_reset(policy.info, observation, told)
+        goals.append(goal if goal is None else _finite(goal, slot, "the goal"))
+    if not slots:
+        return
+    seeds, rows = [seed + slot.episode for slot in slots], [slot.number for slot in slots]
+    said = [goal for goal in goals if goal is not None]
+    if len(said) == len(slots):
+        policy.reset(seeds, rows, goals=np.stack(said))
+    else:
+        policy.reset(seeds, rows)
 
 
 def _step(
@@ -201,7 +243,8 @@ def _step(
         return None
     _observe(observers, slot, None)
     number = slot.episode
-    return Episode(number, seed + number, slot.total, slot.length, bool(terminated), bool(truncated), slot.success)
+    ends = bool(terminated), bool(truncated)
+    return Episode(number, seed + number, slot.total, slot.length, *ends, slot.success, slot.task)
 
 
 def _finite(values: np.ndarray, slot: _Slot, what: str) -> np.ndarray:

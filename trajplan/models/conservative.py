@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trajplan.models.policies import SquashedGaussian
+from trajplan.models.seeds import drawn
 
 
 @torch.no_grad()
@@ -25,9 +26,9 @@ def candidate_actions(
     Returns:
         Actions (3 * count, B, A), and the logarithm of the density that each was drawn from, (3 * count, B).
     """
-    drawn, log_prob = policy(torch.cat([observations, next_observations])).sample(count)
-    now, following = drawn.chunk(2, dim=1)
-    uniform = torch.empty_like(now).uniform_(-1, 1)
+    sampled, log_prob = policy(torch.cat([observations, next_observations])).sample(count)
+    now, following = sampled.chunk(2, dim=1)
+    uniform = drawn(lambda one, by: torch.empty_like(one).uniform_(-1, 1, generator=by), now)
     log_prob_now, log_prob_following = log_prob.chunk(2, dim=1)
     # The density of [-1, 1]^A is 1 / 2^A.
     log_uniform = torch.full_like(log_prob_now, -now.shape[-1] * math.log(2))

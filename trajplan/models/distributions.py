@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trajplan.models.seeds import drawn
+
 # tanh reaches 1 only at infinity: a recorded action on the bound would have an infinite log-probability.
 BOUND = 1 - 1e-5
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -41,7 +43,7 @@ class TanhNormal:
 
     def sample(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Reparametrised."""
-        noise = torch.randn(_with_count(self.mean, count), device=self.mean.device)
+        noise = _noise(self.mean, count)
         raw = self.mean + self.log_std.exp() * noise
         # Written in the noise, which is exact, and not in (raw - mean) / std, which rounds.
         log_prob = -0.5 * noise.square() - self.log_std - HALF_LOG_TWO_PI - _log_slope_of_tanh(raw)
@@ -65,7 +67,7 @@ class ClippedNormal:
 
     def sample(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """The log-probabilities are those that the actions had before they were clipped."""
-        noise = torch.randn(_with_count(self.mode, count), device=self.mode.device)
+        noise = _noise(self.mode, count)
         log_prob = -0.5 * noise.square() - self.log_std - HALF_LOG_TWO_PI
         return (self.mode + self.log_std.exp() * noise).clamp(-1, 1), log_prob.sum(-1)
 
@@ -113,7 +115,7 @@ class Categorical:
     def sample(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Not reparametrised."""
         log_probs = self.log_probs
-        index = torch.multinomial(log_probs.exp(), count or 1, replacement=True)
+        index = drawn(lambda probs, by: torch.multinomial(probs, count or 1, True, generator=by), log_probs.exp())
         chosen = log_probs.gather(-1, index)
         if count is None:
             return index.to(log_probs.dtype), chosen.squeeze(-1)
@@ -125,6 +127,10 @@ Distribution = TanhNormal | ClippedNormal | Point | Categorical
 
 def _with_count(mean: Tensor, count: int | None) -> tuple[int, ...]:
     return tuple(mean.shape) if count is None else (count, *mean.shape)
+
+
+def _noise(mean: Tensor, count: int | None) -> Tensor:
+    return drawn(lambda one, by: torch.randn(_with_count(one, count), generator=by, device=one.device), mean)
 
 
 def _normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trajplan.data.info import DatasetInfo
+from trajplan.models.seeds import in_place
 
 # Rows whose activations in a layer of the usual width fit into the cache of one core.
 CACHED_ROWS = 1024
@@ -122,7 +123,12 @@ def start_near_zero(network: nn.Sequential) -> None:
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
     """Move every parameter of `target` by the share `rate` towards that of `source`."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+    targets, sources = list(target.parameters()), list(source.parameters())
+
+    def move(*tensors: Tensor) -> None:
+        torch._foreach_lerp_(tensors[: len(targets)], tensors[len(targets) :], rate)
+
+    in_place(move, *targets, *sources)
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:

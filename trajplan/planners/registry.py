@@ -58,6 +58,7 @@ PLANNERS = {
         "SampleAndSelectConfig",
         "SampleAndSelect",
     ),
+    "mcts": Entry("Monte Carlo tree search in the model", "trajplan.planners.mcts", "MCTSConfig", "MCTS"),
     "random_shooting": Entry(
         "of many sequences of actions, drawn uniformly, the best by a dynamics ensemble",
         "trajplan.planners.random_shooting",

@@ -109,6 +109,11 @@ def restore_random_states(step: Path, states: Mapping[str, Tensor], device: torc
             f"{step} was written on another kind of device: it has random states of {', '.join(states)} and this run "
             f"is on {device.type}; resume it on the --device that it was written on, or give another --output."
         )
+    set_random_states(states, device)
+
+
+def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put what `random_states` gave."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["device"], device)

@@ -107,7 +107,10 @@ def train(
     measured = None
     if held_out is not None:
         size = config.batch_size // (processes * config.accumulation)
-        measured = HeldOut(table, make_windows(episodes=held_out), config.eval_windows, size)
+        kept, episodes = held_out
+        kept_table = table if kept is dataset else TokenTable(kept, tokenizer, config, accelerator.device)
+        kept_windows = kept.windows(config.window, episodes=episodes, device=accelerator.device)
+        measured = HeldOut(kept_table, kept_windows, config.eval_windows, size)
     about = {"format": 1, "processes": processes, "fingerprint": table.fingerprint(), "updates": config.updates}
     raw, model, optimizer = build(dataset, tokenizer, config, accelerator)
     run = Run(config, folder, accelerator, raw, model, optimizer, batches, measured, about)

@@ -8,7 +8,9 @@ from trajplan.training.batches import check_batch
 from trajplan.training.config import TrainConfig
 
 
-def preflight(dataset: OfflineDataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarray | None]:
+def preflight(
+    dataset: OfflineDataset, config: TrainConfig
+) -> tuple[np.ndarray, tuple[OfflineDataset, np.ndarray] | None]:
     """Try settings on a dataset; the training begins with this.
 
     Args:
@@ -16,11 +18,13 @@ def preflight(dataset: OfflineDataset, config: TrainConfig) -> tuple[np.ndarray,
         config: settings.
 
     Returns:
-        The numbers of the training episodes, and of those kept out, or None where none are.
+        The numbers of the training episodes; the dataset of those kept out, most often the same, and their numbers in
+        it, or None where none are.
     """
     check_trackers(tracker_names(config.trackers))
     # Of how many processes is known once they are there.
     check_batch(config, 1)
     if config.held_out > 0:
-        return dataset.split(config.held_out, config.seed)
+        training, others, held_out = dataset.hold_out(config.held_out, config.seed)
+        return training, (others, held_out)
     return np.arange(dataset.num_episodes), None

@@ -32,7 +32,7 @@ def test_every_call_is_one_update_and_only_one_is_captured(monkeypatch):
     """With graphs that are replayed by calling the update again, on the CPU."""
     captures = []
 
-    def capture(function):
+    def capture(function, generators):
         captures.append(count["updates"])
         metrics = {"n": torch.zeros(())}
         return SimpleNamespace(replay=lambda: metrics["n"].copy_(function()["n"])), metrics

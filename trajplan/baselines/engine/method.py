@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from trajplan.data.transitions import Batch
+from trajplan.models.seeds import in_place
 
 Metrics = dict[str, Tensor]
 
 
-class Method(Protocol):
-    """A method of offline reinforcement learning; every one is also a `torch.nn.Module`.
+class Learner(Protocol):
+    """What is updated.
 
     Attributes:
         optimizers: by the name of what they train.
@@ -31,6 +32,10 @@ class Method(Protocol):
 
     def update(self, batch: Batch) -> Metrics:
         """One step of every optimiser on a batch, which is left as it is; gives metrics, tensors without shape."""
+
+
+class Method(Learner, Protocol):
+    """A method of offline reinforcement learning; every one is also a `torch.nn.Module`."""
 
     def act(self, observations: Tensor) -> Tensor:
         """(B, S) standardised observations to (B, A) actions in [-1, 1], or to an index, without exploration."""
@@ -47,9 +52,14 @@ class Method(Protocol):
 
 def step(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
     """One step of each optimiser along the gradient of a loss (a sum of losses where they share no parameters)."""
-    for optimizer in optimizers:
-        optimizer.zero_grad()
     # Gradients of what is not stepped, such as a policy's loss in the critic, are not worked out.
-    loss.backward(inputs=[p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]])
-    for optimizer in optimizers:
-        optimizer.step()
+    inputs = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+
+    def take(loss: Tensor) -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward(torch.ones_like(loss), inputs=inputs)
+        for optimizer in optimizers:
+            optimizer.step()
+
+    in_place(take, loss)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class Run:
     model: LearnedModel | None = None
     done: int = 0
     seconds: float = 0.0
+    # Of one that shares its process: its name before what is said of it, and within which torch's generators are its.
+    label: str = ""
+    random: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def save(run: Run) -> None:

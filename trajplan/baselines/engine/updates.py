@@ -4,11 +4,11 @@ An update is a few hundred small kernels, and a GPU would spend most of its time
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from trajplan.baselines.engine.method import Method, Metrics
+from trajplan.baselines.engine.method import Learner, Metrics
 from trajplan.cuda_graph import capture, warm_up
 from trajplan.data.transitions import Batch
 
@@ -21,18 +21,26 @@ class Updates:
 
     Args:
         method: on `device`; its optimisers are made ready for capture there.
-        draw: gives a batch on `device`, from torch's default generators, without reading a tensor's value on the host.
-        count: updates of the whole run, along which the learning rates of `Method.cosine` fall to 0.
+        draw: gives a batch on `device`, without reading a tensor's value on the host.
+        count: updates of the whole run, along which the learning rates of `Learner.cosine` fall to 0.
         device: where the method is.
+        generators: what batch and update draw from, besides torch's default generators.
     """
 
-    def __init__(self, method: Method, draw: Callable[[], Batch], count: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        method: Learner,
+        draw: Callable[[], Batch],
+        count: int,
+        device: torch.device,
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
         self.method, self.count = method, count
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in method.optimizers.items()}
         self._update: Callable[[], Metrics] = lambda: method.update(draw())
         if device.type == "cuda":
             self._make_capturable(device)
-            self._update = CapturedUpdate(self._update)
+            self._update = CapturedUpdate(self._update, generators)
 
     def __call__(self, done: int) -> Metrics:
         """The update after the first `done` ones; its metrics are overwritten by the next."""
@@ -58,10 +66,11 @@ class CapturedUpdate:
     Args:
         update: changes tensors in place and returns tensors, reads none on the host, and reads none but those that
             are in the same place at every call.
+        generators: what it draws from, besides torch's default generators.
     """
 
-    def __init__(self, update: Callable[[], Metrics]) -> None:
-        self.update, self.calls = update, 0
+    def __init__(self, update: Callable[[], Metrics], generators: Sequence[torch.Generator] = ()) -> None:
+        self.update, self.generators, self.calls = update, generators, 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.metrics: Metrics = {}
 
@@ -71,6 +80,6 @@ class CapturedUpdate:
             self.calls += 1
             return warm_up(self.update)
         if self.graph is None:
-            self.graph, self.metrics = capture(self.update)
+            self.graph, self.metrics = capture(self.update, self.generators)
         self.graph.replay()
         return self.metrics

@@ -30,11 +30,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect = actions.add_parser("collect", help=summary, description=_sentence(summary))
     add_collect_arguments(collect)
 
-    summary = "import a D4RL HDF5 file as a Minari dataset"
+    summary = "import a file of D4RL (.hdf5) or of OGBench (.npz) as a Minari dataset"
     importing = actions.add_parser("import", help=summary, description=_sentence(summary))
-    importing.add_argument("file", metavar="FILE", help="HDF5 file with observations, actions, rewards, terminals")
-    importing.add_argument("--id", required=True, metavar="ID", help="new Minari id, e.g. d4rl/hopper/medium-v2")
-    importing.add_argument("--env", metavar="ENV", help="Gymnasium environment to evaluate in, e.g. Hopper-v5")
+    importing.add_argument(
+        "file",
+        metavar="FILE",
+        help="HDF5 file with observations, actions, rewards, terminals; or NAME.npz of OGBench, where a NAME-val.npz "
+        "beside it is imported as well: its episodes are those that training measures the held-out loss on",
+    )
+    importing.add_argument(
+        "--id",
+        metavar="ID",
+        help="new Minari id, e.g. d4rl/hopper/medium-v2 (default for OGBench's files: ogbench/NAME)",
+    )
+    importing.add_argument(
+        "--env",
+        metavar="ENV",
+        help="Gymnasium environment to evaluate in, e.g. Hopper-v5 (default for OGBench's files: by their name)",
+    )
+    importing.add_argument(
+        "--task",
+        type=int,
+        metavar="K",
+        help="for OGBench's files: rewards and ends of its single task K, -1 and at the goal 0, in place of none",
+    )
     importing.add_argument(
         "--reference-scores",
         type=float,

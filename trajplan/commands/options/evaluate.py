@@ -14,7 +14,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "checkpoint", metavar="DIR", help="checkpoint folder, or a model's name on the Hugging Face hub"
     )
-    parser.add_argument("--episodes", type=int, default=10, help="episodes to run (default: 10)")
+    parser.add_argument(
+        "--episodes", type=int, default=10, help="episodes to run, of each task where there are several (default: 10)"
+    )
+    parser.add_argument(
+        "--tasks", type=int, nargs="+", metavar="K", help="tasks of an OGBench environment to run (default: all)"
+    )
     parser.add_argument("--num-envs", type=int, default=10, help="environments planned for at once (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="episode n is seeded with this + n (default: 0)")
     parser.add_argument("--env", metavar="ID", help="Gymnasium environment (default: the dataset's)")

@@ -33,7 +33,7 @@ from trajplan.data.cache import (
     source_stamp,
 )
 from trajplan.data.environment import spec_from_dict
-from trajplan.data.info import DatasetInfo, package_versions
+from trajplan.data.info import DatasetInfo, package_versions, read_additions
 from trajplan.data.minari_files import dataset_root
 from trajplan.data.scores import ReferenceScores, reference_for_environment
 from trajplan.data.together import describe_together, with_sizes
@@ -101,6 +101,10 @@ def describe(source: MinariDataset) -> DatasetInfo:
     metadata = source.storage.metadata
     recorded = metadata.get("eval_env_spec") or metadata.get("env_spec")
     spec = spec_from_dict(json.loads(recorded)) if recorded else None
+    try:
+        additions = read_additions(metadata.get("trajplan", {}))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"dataset {source.id!r}: what its metadata say under 'trajplan' is damaged: {error}.") from None
     return DatasetInfo(
         id=source.id,
         observation_space=source.observation_space,
@@ -108,6 +112,7 @@ def describe(source: MinariDataset) -> DatasetInfo:
         env_spec=spec,
         reference=_reference(source.id, metadata, spec.id if spec else None),
         versions={**package_versions(), "dataset": source.minari_version},
+        **additions,
     )
 
 
