@@ -112,7 +112,7 @@ class BeamSearch:
         config = self.config
         smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
         noise = partial(self._noise, generators)
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller, goals)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor, action_noise: Tensor, observation_noise: Tensor) -> TokenPlans:
@@ -120,7 +120,7 @@ class BeamSearch:
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
             action_noise: (B, H, K, n, A) uniform in [0, 1); (B, 0) where actions are greedy.
             observation_noise: (B, H, K, S) likewise.
         """
@@ -128,7 +128,7 @@ class BeamSearch:
         B, K, n, H = prefix.shape[0], config.beam_width, config.n_expand, config.horizon
         S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
         device = prefix.device
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         gained = torch.zeros(B, K, device=device)
         in_window = past.shape[2] + 1
