@@ -149,15 +149,12 @@ class BeamSearch:
         """
         config = self.config
         smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
-        noise = partial(self._inputs, generators, previous)
+        inputs = partial(self._inputs, generators, previous)
         if self.critic is not None and self.critic.needs_goals:
             if goals is None:
                 raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
-            aim = goals.to(self.model.device)
-            return plan_tokens(
-                self._search, self.model, self.tokenizer, observations, past, lambda: (*noise(), aim), smaller
-            )
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
+            inputs = partial(self._inputs, generators, previous, goals)
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, inputs, smaller, goals)
 
     @torch.inference_mode()
     def search(
@@ -173,7 +170,7 @@ class BeamSearch:
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
             action_noise: (B, H, K, n, A) uniform in [0, 1); (B, 0) where actions are greedy.
             observation_noise: (B, H, K, S), or (B, H, K, n, S) with a critic, likewise.
             left: (B, K, H, A) int64 of the last plan, as `warm_start.what_is_left` gives it; else None, or (B, 0).
@@ -183,7 +180,7 @@ class BeamSearch:
         B, K, n, H = prefix.shape[0], config.beam_width, config.n_expand, config.horizon
         S, A, J = shape.observation_dim, shape.action_dim, shape.transition_dim
         device = prefix.device
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         gained = torch.zeros(B, K, device=device)
         in_window = past.shape[2] + 1
@@ -321,16 +318,16 @@ class BeamSearch:
         return cautious_value(self.tokenizer, logits, dim, config.percentile, config.deviation_weight)
 
     def _inputs(
-        self, generators: Sequence[torch.Generator], previous: Sequence[Plan | None] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The noise, and what is left of the last plans on the model's device."""
+        self, generators: Sequence[torch.Generator], previous: Sequence[Plan | None] | None, *goals: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The noise, what is left of the last plans, and goals, on the model's device."""
         config, shape = self.config, self.model.config
         left = torch.empty(len(generators), 0)
         if config.warm_start:
             dims = slice(shape.observation_dim, shape.observation_dim + shape.action_dim)
             plans = previous or [None] * len(generators)
             left = what_is_left(plans, config.beam_width, config.horizon, config.replan_every, self.tokenizer, dims)
-        return *self._noise(generators), left.to(self.model.device)
+        return (*self._noise(generators), *(value.to(self.model.device) for value in (left, *goals)))
 
     def _noise(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Uniform noise on the model's device; where nothing is sampled, no noise is drawn."""
