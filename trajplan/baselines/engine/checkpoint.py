@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trajplan.baselines.dynamics.checkpoint import load_ensemble
 from trajplan.baselines.dynamics.learned_model import WEIGHTS as DYNAMICS
 from trajplan.baselines.dynamics.learned_model import read_dynamics
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
@@ -23,7 +24,7 @@ from trajplan.baselines.settings import GoalConfig
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
-from trajplan.files import BASELINE_TYPE, read_json, write_json
+from trajplan.files import BASELINE_TYPE, DYNAMICS_TYPE, read_json, write_json
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.networks import Dimensions
 from trajplan.models.scaling import Scaling
@@ -102,7 +103,9 @@ def load_baseline(folder: str | Path, device: torch.device | str = "cpu") -> Bas
 
 
 def load_dynamics(folder: Path) -> DynamicsEnsemble:
-    """The trained ensemble in a run's folder, on the CPU; it speaks the environment's units."""
+    """The trained ensemble in a folder, a baseline's or its own, on the CPU; it speaks the environment's units."""
+    if read_json(folder / "config.json").get("model_type") == DYNAMICS_TYPE:
+        return load_ensemble(folder)[0]
     _, config, _ = saved_settings(folder)
     path = folder / DYNAMICS
     if not isinstance(config, ModelBasedConfig) or not path.is_file():
