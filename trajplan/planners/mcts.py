@@ -203,20 +203,26 @@ class MCTS:
         self.config = config
         self._decoder = decoder(model)
 
-    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+    def plan(
+        self,
+        observations: Tensor,
+        past: Tensor,
+        generators: Sequence[torch.Generator],
+        goals: Tensor | None = None,
+    ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`."""
         config = self.config
         # A root that fills the window could grow no child without forgetting what its other children remember.
         past = past[:, max(0, past.shape[1] - self.model.config.window + 2) :]
         smaller = f"simulations ({config.simulations}), leaves ({config.leaves}) or horizon ({config.horizon})"
         search = partial(self._search, generators)
-        return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller)
+        return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller, goals)
 
     @torch.inference_mode()
     def _search(self, generators: Sequence[torch.Generator], prefix: Tensor) -> TokenPlans:
-        """Grow a tree of each environment from its prefix (B, C * J + S), and tell its best paths."""
+        """Grow a tree of each environment from its prefix (B, G + C * J + S), and tell its best paths."""
         config, S, J = self.config, self.model.config.observation_dim, self.model.config.transition_dim
-        self._past = prefix[:, :-S].unflatten(1, (-1, J)).cpu()
+        self._past = prefix[:, self.model.config.goal_dim : -S].unflatten(1, (-1, J)).cpu()
         self._decoder.begin(prefix, 1, 1)
         numbers = self._decoder.keep()[:, 0].tolist()
         in_window = self._past.shape[1] + 1

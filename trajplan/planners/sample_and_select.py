@@ -92,7 +92,7 @@ class SampleAndSelect:
         config = self.config
         noise = partial(self._noise, generators)
         smaller = f"horizon ({config.horizon}) or samples ({config.samples})"
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller, goals)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor, noise: Tensor) -> TokenPlans:
@@ -100,13 +100,13 @@ class SampleAndSelect:
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
             noise: (B, H, K, S + A) uniform in [0, 1).
         """
         config, shape = self.config, self.model.config
         K, H = config.samples, config.horizon
         S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
         in_window = past.shape[2] + 1
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         logits = decoder.begin(prefix, K, 1)[:, None].expand(-1, K, -1)
