@@ -206,7 +206,8 @@ def test_they_are_pushed_and_downloaded_with_the_model(server, checkpoint, criti
     (checkpoint / "critic/optimizer.pt").write_text("private")
     _, sent = hub.push(checkpoint, "user/maze")
     beside = {name for name in sent if "/" in name}
-    assert beside == set(hub.AID_FILES)
+    # An ensemble that was learned by itself has its weights under the other name.
+    assert beside == set(hub.AID_FILES) - {"ensemble/model.safetensors"}
     expected = first_actions(hub.load_policy(checkpoint, device="cpu"))
     np.testing.assert_array_equal(first_actions(hub.load_policy("user/maze", device="cpu")), expected)
     # Once the planner needs none, the hub's are removed.
