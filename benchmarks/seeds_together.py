@@ -2,18 +2,20 @@
 
 python benchmarks/seeds_together.py [--methods bc iql awac cql] [--seeds 5] [--updates 200] [--turns 5] [--device cpu]
 
-Data of Hopper's sizes, published network sizes, the trainer's own updates. On a CPU seconds are the process's, which
-other work on the machine does not count in; on a GPU they are those of the wall clock, updates captured as graphs.
+Data of Hopper's sizes, published network sizes, the trainer's own updates. On a CPU seconds are the process's, in which
+other work on the machine does not count; on a GPU they are those of the wall clock, updates captured as graphs. Beside
+them is how many operations (of tensors, views left out; on a GPU each is a kernel or a few) make up one update of all
+seeds.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from record import write
+from torch.utils._python_dispatch import TorchDispatchMode
 from train_speed import synthetic
 
 from trajplan.baselines.engine.settings import RunConfig
@@ -24,14 +26,16 @@ from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Transitions
 from trajplan.models.networks import Dimensions
 
+# Operations that only make room, or nothing.
+ALLOCATING = ("aten::empty", "aten::new_empty", "aten::detach", "aten::_unsafe_view")
 # An update of this asks Q about 31 actions a state: fewer of them are measured.
 HEAVY = {"cql": 8}
 
 
-def seconds_of(calls: list[Callable[[int], Any]], updates: int, device: torch.device) -> float:
+def seconds_of(calls: list[Updates], updates: int, device: torch.device) -> float:
     """How long so many updates of each take, one after the other, once they are warm."""
     for call in calls:
-        for done in range(WARM_UP + 1):
+        for done in range(WARM_UP + 1 if device.type == "cuda" else 1):
             call(done)
     clock = time.process_time
     if device.type == "cuda":
@@ -54,10 +58,29 @@ def methods_of(name: str, seeds: int, info: DatasetInfo, device: torch.device) -
     return made
 
 
-def speeds(
+class Operations(TorchDispatchMode):
+    """Counts the operations that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = operation.name()
+        self.count += name.startswith("aten::") and not operation.is_view and not name.startswith(ALLOCATING)
+        return operation(*args, **(kwargs or {}))
+
+
+def operations_of(calls: list[Updates]) -> int:
+    """How many make up one update of each."""
+    with Operations() as counted:
+        for call in calls:
+            call(1)
+    return counted.count
+
+
+def updates_of(
     name: str, data: Any, seeds: int, updates: int, batch_size: int, device: torch.device
-) -> tuple[float, float]:
-    """Updates a second over all seeds: together, and one after the other."""
+) -> tuple[list[Updates], list[Updates]]:
+    """Updates of all seeds together, and of each alone."""
     discount = METHODS[name].config_class()().discount if METHODS[name].returns else None
     transitions: Transitions = data.transitions(device=device, discount=discount)
     generators = [torch.Generator(device).manual_seed(seed) for seed in range(seeds)]
@@ -73,8 +96,7 @@ def speeds(
         Updates(method, lambda: transitions.sample(batch_size), updates, device)
         for method in methods_of(name, seeds, data.info, device)
     ]
-    first = seconds_of([together], updates, device)
-    return seeds * updates / first, seeds * updates / seconds_of(alone, updates, device)
+    return [together], alone
 
 
 def main() -> None:
@@ -93,7 +115,10 @@ def main() -> None:
     data, device, measured = synthetic(11, 3), torch.device(args.device), {}
     for name in args.methods:
         updates = args.updates // HEAVY.get(name, 1)
-        turns = [speeds(name, data, args.seeds, updates, args.batch_size, device) for _ in range(args.turns)]
+        both = updates_of(name, data, args.seeds, updates, args.batch_size, device)
+        turns = [
+            [args.seeds * updates / seconds_of(calls, updates, device) for calls in both] for _ in range(args.turns)
+        ]
         ratios = [round(together / alone, 3) for together, alone in turns]
         measured[name] = {
             "updates_per_second_together": [round(together, 1) for together, _ in turns],
@@ -101,6 +126,9 @@ def main() -> None:
             "ratio": statistics.median(ratios),
             "ratio_by_turn": ratios,
         }
+        if device.type == "cpu":  # on a GPU a captured update is one launch
+            operations = [operations_of(calls) for calls in both]
+            measured[name] |= {"operations_together": operations[0], "operations_in_a_row": operations[1]}
         print(
             f"{name:6} {statistics.median(turn[0] for turn in turns):10,.1f} updates a second over {args.seeds} seeds "
             f"together, {statistics.median(turn[1] for turn in turns):10,.1f} in a row: "

@@ -59,8 +59,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.linear(x, weight, bias)
 
     def of_all(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        rows = x.reshape(len(x), -1, x.shape[-1])
-        return torch.baddbmm(bias[:, None], rows, weight.mT).view(*x.shape[:-1], weight.shape[-2])
+        y = torch.baddbmm(bias[:, None], x.flatten(1, -2), weight.mT)
+        return y if x.ndim == 3 else y.unflatten(1, x.shape[1:-1])
 
     return _OnStacks.apply(of_all, x, weight, bias)
 
@@ -70,11 +70,8 @@ def batched_product(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     if not _generators:
         return torch.baddbmm(bias, x, weight)
 
-    def of_all(*stacks: Tensor) -> Tensor:
-        flat = (stack.flatten(0, 1) for stack in stacks)
-        return torch.baddbmm(*flat).unflatten(0, stacks[0].shape[:2])
-
-    return _OnStacks.apply(of_all, bias, x, weight)
+    # Not one `baddbmm` and a view of it: activations work in place, which costs copies on views.
+    return _OnStacks.apply(lambda bias, x, weight: x @ weight + bias, bias, x, weight)
 
 
 class _OnStacks(torch.autograd.Function):
