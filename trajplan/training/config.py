@@ -73,7 +73,7 @@ class TrainConfig:
     precision: Literal["auto", "no", "bf16"] = option(
         "auto", "mixed precision (auto: bf16 on a GPU and on a CPU that multiplies in it, else none)", group="run"
     )
-    attention: Literal["auto", "sdpa", "causal_blocks"] = option(
+    attention: Literal["auto", "sdpa", "causal_blocks", "eager", "flash_attention_2"] = option(
         "auto", "how attention is computed (auto: causal_blocks on a CPU, else torch's own, sdpa)", group="run"
     )
     gradient_checkpointing: bool = option(
