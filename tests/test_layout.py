@@ -36,7 +36,7 @@ ORDER = [
     {"presets"},
     {"card", "aids"},
     {"hub"},
-    {"baseline_training", "pretraining", "evaluating"},
+    {"baseline_training", "dynamics_training", "pretraining", "evaluating"},
     {"comparison"},
     {"cli"},
     {"commands"},

@@ -16,17 +16,20 @@ _PUBLIC = {
     "TrajectoryTransformerConfig": "trajplan.models.trajectory_transformer",
     "TrajplanError": "trajplan.errors",
     "baseline": "trajplan.baseline_training",
+    "dynamics": "trajplan.dynamics_training",
     "evaluate": "trajplan.evaluating",
     "load": "trajplan.hub",
     "train": "trajplan.pretraining",
 }
 
 __all__ = ["BeamSearch", "BeamSearchConfig", "OfflineDataset", "TrainConfig", "TrajectoryTransformer"]
-__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "evaluate", "load", "train"]
+__all__ += ["TrajectoryTransformerConfig", "TrajplanError", "__version__", "baseline", "dynamics", "evaluate", "load"]
+__all__ += ["train"]
 
 if TYPE_CHECKING:
     from trajplan.baseline_training import baseline
     from trajplan.data.dataset import OfflineDataset
+    from trajplan.dynamics_training import dynamics
     from trajplan.errors import TrajplanError
     from trajplan.evaluating import evaluate
     from trajplan.hub import load

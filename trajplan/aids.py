@@ -74,5 +74,5 @@ def _actions(info: DatasetInfo) -> str:
 
 
 def _goals(info: DatasetInfo) -> str:
-    columns = getattr(info, "goal_columns", None)
+    columns = info.goal_columns
     return "none" if columns is None else f"columns {', '.join(map(str, columns))}"

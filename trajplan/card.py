@@ -11,7 +11,7 @@ from trajplan import __version__
 from trajplan.baselines.registry import method_named
 from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
-from trajplan.files import BASELINE_TYPE, RUN, read_json, sha256
+from trajplan.files import BASELINE_TYPE, DYNAMICS_TYPE, RUN, read_json, sha256
 from trajplan.planners.registry import planner_named, typed
 from trajplan.planners.settings import AIDS, PLANNER_FILE, describe_planner, saved_planner, saved_type
 
@@ -20,7 +20,8 @@ MARK = "<!-- trajplan writes this card anew"
 GENERATED = f"{MARK} when it trains, evaluates or pushes; remove this line to keep your own text. -->"
 TAGS = ("offline-reinforcement-learning", "reinforcement-learning")
 TRANSFORMER_TAGS = ("trajectory-transformer", "planning")
-PICTURE, VALUES = "plan.png", "values.png"
+DYNAMICS_TAGS = ("dynamics-model", "planning")
+PICTURE, VALUES, REPORT = "plan.png", "values.png", "model_report.png"
 
 
 def write_card(folder: Path) -> Path:
@@ -59,13 +60,14 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         evaluation = None
     config = read_json(folder / "config.json")
     method = config["method"] if config.get("model_type") == BASELINE_TYPE else None
+    tags = DYNAMICS_TAGS if config.get("model_type") == DYNAMICS_TYPE else TRANSFORMER_TAGS
     environment = (dataset.get("env_spec") or {}).get("id")
     name = repo_id.split("/")[1] if repo_id else run_name(folder)
     metadata = ModelCardData(
         library_name="trajplan",
         license=license,
         pipeline_tag="reinforcement-learning",
-        tags=[*(TRANSFORMER_TAGS if method is None else (method,)), *TAGS, *([environment] if environment else [])],
+        tags=[*(tags if method is None else (method,)), *TAGS, *([environment] if environment else [])],
         datasets=dataset_ids(dataset),
         model_name=name,
         eval_results=_eval_results(evaluation) if evaluation else None,
@@ -81,6 +83,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         else "## Evaluation\n\nNo evaluation comes with these weights.",
         *([f"![Plans]({PICTURE})"] if evaluation and (results / PICTURE).exists() else []),
         *([f"![What the method predicted, and what it earned]({VALUES})"] if (folder / VALUES).exists() else []),
+        *([f"![How wrong the model is, and how sure]({REPORT})"] if (folder / REPORT).exists() else []),
         f"## Dataset\n\n{_table(_dataset_rows(dataset))}",
         *([f"## Method settings\n\n{_table(config['settings'].items())}"] if method else []),
         *(
@@ -140,6 +143,8 @@ def _eval_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
     metrics = [("mean_reward", "mean return", summary["return"])]
     if summary["normalized_score"]:
         metrics.append(("normalized_score", "mean normalised score", summary["normalized_score"]))
+    if "tasks" in summary:
+        metrics.append(("success_rate", "success rate", {"mean": summary["success_rate"]}))
     return [
         EvalResult(
             task_type="reinforcement-learning",
@@ -161,8 +166,11 @@ def _introduction(folder: Path, dataset: str, environment: str | None, method: s
         name = method_named(method).summary
         return f"{name} trained on the dataset `{dataset}`. It acts{acts}. Made with trajplan {__version__}."
     planner = saved_type(folder)
+    what = "Trajectory Transformer (Janner, Li and Levine 2021)"
+    if read_json(folder / "config.json").get("model_type") == DYNAMICS_TYPE:
+        what = "dynamics ensemble (Chua et al. 2018)"
     return (
-        f"A Trajectory Transformer (Janner, Li and Levine 2021) of the dataset `{dataset}`. It acts{acts} by the "
+        f"A {what} of the dataset `{dataset}`. It acts{acts} by the "
         f"planner `{planner}`: {planner_named(planner).summary}. Made with trajplan {__version__}."
     )
 
@@ -232,7 +240,24 @@ def _results(evaluation: Mapping[str, Any], planned: str) -> str:
         if timing
         else ""
     )
-    return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines)
+    return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines) + _successes(summary)
+
+
+def _successes(summary: Mapping[str, Any]) -> str:
+    """The success rate, of each task too where there are several; nothing where the environment tells of none."""
+    rate, tasks = summary.get("success_rate"), summary.get("tasks", {})
+    if rate is None:
+        return ""
+    if not tasks:
+        return f"\n\nSuccess: {100 * rate:.1f} % of episodes."
+    rows = [(f"task {task}", found) for task, found in tasks.items()]
+    lines = ["| | success | episodes | mean length |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {100 * found['success_rate']:.1f} % | {found['episodes']} | {found['mean_length']:.0f} |"
+        for name, found in rows
+    ]
+    count = sum(found["episodes"] for _, found in rows)
+    return "\n\n" + "\n".join([*lines, f"| all | {100 * rate:.1f} % | {count} | |"])
 
 
 def _spread(numbers: Mapping[str, Any]) -> str:
@@ -248,8 +273,9 @@ def _score(dataset: Mapping[str, Any]) -> str:
 
 def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     sizes = ("id", "num_episodes", "num_transitions", "mean_return")
-    treatment = ("discount", "termination_penalty", "reward_transform", "versions")
+    treatment = ("discount", "termination_penalty", "reward_transform", "goal_relabelling", "versions")
     rows = [(name, dataset[name]) for name in sizes + treatment if name in dataset]
+    rows += [(name, dataset[name]) for name in ("goal_columns", "held_out", "transforms") if dataset.get(name)]
     for source in dataset.get("sources", ()):
         rows.append(
             (f"of {source['id']}", f"{source['num_episodes']} episodes, {source['num_transitions']} transitions")

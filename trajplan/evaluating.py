@@ -30,7 +30,7 @@ from trajplan.evaluation.rollout import evaluate as roll_out
 from trajplan.files import make_folder, refuse_file, sha256
 from trajplan.hub import checkpoint_folder, load_policy
 from trajplan.planners.controller import PlanningPolicy
-from trajplan.planners.settings import AIDS, aids_of, describe_planner
+from trajplan.planners.settings import aid_files, aids_of, describe_planner
 
 if TYPE_CHECKING:
     import gymnasium
@@ -201,7 +201,8 @@ def _about(
     """What is known of policy and environment before the first episode, for evaluation.json."""
     info, spec = policy.info, env.spec
     kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"} if spec else {}
-    aids = {name: sha256(place / AIDS[name][-1]) for name, place in aids_of(getattr(policy, "config", None)).items()}
+    places = aids_of(getattr(policy, "config", None))
+    aids = {name: sha256(place / aid_files(name, place)[-1]) for name, place in places.items()}
     return {
         "environment": spec and {"id": spec.id, "kwargs": kwargs, "max_episode_steps": spec.max_episode_steps},
         "dataset": {

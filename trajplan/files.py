@@ -18,6 +18,8 @@ from trajplan.errors import CheckpointError
 PARTIAL = ".partial-"
 # The `model_type` in the config.json of a baseline.
 BASELINE_TYPE = "trajplan-baseline"
+# Of a dynamics ensemble that was learned by itself.
+DYNAMICS_TYPE = "trajplan-dynamics"
 # How a run of pretraining went, for people and the card; what a resumed run goes by is in its checkpoints.
 RUN = "run.json"
 

@@ -17,15 +17,16 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from trajplan.aids import load_aids
+from trajplan.baselines.dynamics.checkpoint import load_ensemble
 from trajplan.baselines.engine.checkpoint import load_baseline
 from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
 from trajplan.devices import choose_device
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.policy import Controller, Policy
-from trajplan.files import BASELINE_TYPE, read_json
+from trajplan.files import BASELINE_TYPE, DYNAMICS_TYPE, read_json
 from trajplan.planners.controller import PlanningPolicy
-from trajplan.planners.registry import planner_named, type_of
-from trajplan.planners.settings import AIDS, PLANNER_FILE, aids_of, saved_planner
+from trajplan.planners.registry import planner_named, planners, type_of
+from trajplan.planners.settings import AIDS, PLANNER_FILE, aid_files, aids_of, saved_planner
 
 REQUIRED = (
     "config.json",
@@ -37,6 +38,7 @@ REQUIRED = (
     "training.json",
 )
 REQUIRED_OF_BASELINE = ("config.json", "model.safetensors", "dataset.json", "training.json")
+REQUIRED_OF_DYNAMICS = (*REQUIRED_OF_BASELINE, "planner.json")
 RESULTS = (
     "evaluation.json",
     "run.json",
@@ -46,10 +48,11 @@ RESULTS = (
     "dynamics.safetensors",
     "model_report.*",
 )
+MODELS = {"transformer": "Trajectory Transformer", "dynamics": "dynamics ensemble"}
 # Of these, what an evaluation writes, perhaps into another folder.
 MEASURED = ("evaluation.json", "plan.png", "videos/*.mp4")
 # What the planner is given besides the model, each in a folder beside it.
-AID_FILES = tuple(f"{name}/{file}" for name, files in AIDS.items() for file in files)
+AID_FILES = tuple(f"{name}/{file}" for name in AIDS for file in {*AIDS[name], "model.safetensors"})
 DOWNLOADED = (*REQUIRED, *AID_FILES, "evaluation.json", "README.md")
 
 
@@ -90,16 +93,22 @@ def load_policy(
         if planner is not None:
             raise ConfigError(f"{path_or_id} is a baseline, which does not plan: planner settings do not apply to it.")
         return load_baseline(folder, on)
-    # Here, as it takes transformers, which a baseline does not need.
-    from trajplan.training.checkpoint import load_model_folder
-
     config = planner if planner is not None else saved_planner(folder)
     entry = planner_named(type_of(config))
-    if entry.on != "transformer":
+    kind = "dynamics" if type_in(folder) == DYNAMICS_TYPE else "transformer"
+    if entry.on != kind:
+        others = ", ".join(name for name, other in planners().items() if other.on == kind)
         raise ConfigError(
-            f"{type_of(config)} plans on a dynamics ensemble, and {path_or_id} holds a transformer: give the folder of "
-            "an ensemble, or another planner."
+            f"{type_of(config)} plans on a {MODELS[entry.on]}, and {path_or_id} holds a {MODELS[kind]}, which "
+            f"{others} plan on: give one of these, or another folder."
         )
+    if kind == "dynamics":
+        dynamics, info = load_ensemble(folder)
+        aids = load_aids(config, info, on)
+        return PlanningPolicy(entry.planner_class()(dynamics.to(on).eval(), info, config, **aids), info)
+    # Here, as it takes transformers, which the others do not need.
+    from trajplan.training.checkpoint import load_model_folder
+
     loaded = load_model_folder(folder, on)
     aids = load_aids(config, loaded.info, on)
     return PlanningPolicy(entry.planner_class()(loaded.model, loaded.tokenizer, config, **aids), loaded.info)
@@ -121,7 +130,12 @@ def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Pa
 
 def is_baseline(folder: Path) -> bool:
     """Whether a checkpoint folder is one that `trajplan baseline` wrote."""
-    return read_json(folder / "config.json").get("model_type") == BASELINE_TYPE
+    return type_in(folder) == BASELINE_TYPE
+
+
+def type_in(folder: Path) -> str | None:
+    """The `model_type` of a checkpoint folder, of which a transformer's is none of those in `trajplan.files`."""
+    return read_json(folder / "config.json").get("model_type")
 
 
 def push(
@@ -141,7 +155,7 @@ def push(
     The critic and the ensemble that planner.json names are sent with the model.
 
     Args:
-        folder: written by `trajplan train` or `trajplan baseline`.
+        folder: written by `trajplan train`, `trajplan baseline` or `trajplan dynamics`.
         repo_id: "user/name"; made if it does not exist.
         private: whether a repository that is made now is private; None: the account's default.
         license: of the weights, as the hub spells it; None: not named.
@@ -184,7 +198,10 @@ def push(
 
 def _files(folder: Path, results: Path) -> dict[str, Path]:
     """What is shared beside the card, by its name on the hub."""
-    required = [*_required(folder), *(f"{name}/{file}" for name in _aids(folder) for file in AIDS[name])]
+    required = [
+        *_required(folder),
+        *(f"{name}/{file}" for name in _aids(folder) for file in aid_files(name, folder / name)),
+    ]
     shared = {name: folder / name for name in required}
     for pattern in RESULTS:
         place = results if pattern in MEASURED else folder
@@ -213,7 +230,8 @@ def _download(repo_id: str, revision: str | None) -> Path:
 
 
 def _required(folder: Path) -> tuple[str, ...]:
-    return REQUIRED_OF_BASELINE if (folder / "config.json").is_file() and is_baseline(folder) else REQUIRED
+    kind = type_in(folder) if (folder / "config.json").is_file() else None
+    return {BASELINE_TYPE: REQUIRED_OF_BASELINE, DYNAMICS_TYPE: REQUIRED_OF_DYNAMICS}.get(kind or "", REQUIRED)
 
 
 def _check_whole(folder: Path, name: str) -> None:

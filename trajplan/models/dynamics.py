@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trajplan.models.behaviour import BehaviourPrior
 from trajplan.models.networks import EnsembleMLP
 from trajplan.models.termination import Rule
 
@@ -45,19 +46,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Step:
-    """One sampled step of B states.
+    """One step of B states, sampled or expected.
 
     Attributes:
         next_observations: (B, S).
         rewards: (B,).
         terminations: (B,) bool.
         uncertainty: (B,), or None if it was not asked for.
+        log_likelihood: (B,) in nats, likewise.
     """
 
     next_observations: Tensor
     rewards: Tensor
     terminations: Tensor
     uncertainty: Tensor | None
+    log_likelihood: Tensor | None = None
 
 
 class DynamicsEnsemble(nn.Module):
@@ -72,6 +75,7 @@ class DynamicsEnsemble(nn.Module):
     Attributes:
         rule: decides when an episode ends, set by whoever knows the environment; it goes before a terminal head.
         elites: (K,) int64, the numbers of the chosen members.
+        prior: what the data's policies do, where it was learned beside; no part of what is trained here.
     """
 
     input_mean: Tensor
@@ -90,6 +94,7 @@ class DynamicsEnsemble(nn.Module):
         inputs, targets = observation_dim + action_dim, observation_dim + 1
         self.terminal_head = terminal_head
         self.rule: Rule | None = None
+        self.prior: BehaviourPrior | None = None
         self.networks = EnsembleMLP(members, inputs, hidden, 2 * targets + terminal_head, functional.silu)
         self.min_log_variance = nn.Parameter(torch.full((members, 1, targets), LOG_VARIANCE[0]))
         self.max_log_variance = nn.Parameter(torch.full((members, 1, targets), LOG_VARIANCE[1]))
@@ -196,7 +201,43 @@ class DynamicsEnsemble(nn.Module):
         values = mean + std * torch.randn_like(mean)
         next_observations = (observations + values[:, :-1]).clamp(self.low[:-1], self.high[:-1])
         rewards = values[:, -1].clamp(self.low[-1], self.high[-1])
-        return Step(next_observations, rewards, self._terminations(next_observations, end), doubt)
+        ended = None if end is None else torch.rand_like(end) < torch.sigmoid(end)
+        return Step(next_observations, rewards, self._terminations(next_observations, ended), doubt)
+
+    @torch.no_grad()
+    def expected(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        uncertainty: Uncertainty | None = None,
+        *,
+        followed: Tensor | None = None,
+        likelihood: bool = False,
+    ) -> Step:
+        """The mean of what follows from (B, S) and (B, A), without noise; its reward is the mean of all elites'.
+
+        Args:
+            observations, actions: in the environment's units.
+            uncertainty: the kind that is asked for.
+            followed: (B,) int64, of which elite's mean the next observation is; None: of the mean of all.
+            likelihood: whether to give the log-density of that step among the elites, as an even mixture.
+        """
+        prediction = self.predict(observations, actions, self.elites)
+        doubt = None if uncertainty is None else uncertainty_of(prediction, uncertainty)
+        mean = prediction.mean.mean(0)
+        rows = torch.arange(len(mean), device=mean.device)
+        change = mean if followed is None else prediction.mean[followed, rows]
+        end = None if prediction.end is None else prediction.end.mean(0)
+        if followed is not None and prediction.end is not None:
+            end = prediction.end[followed, rows]
+        next_observations = (observations + change[:, :-1]).clamp(self.low[:-1], self.high[:-1])
+        rewards = mean[:, -1].clamp(self.low[-1], self.high[-1])
+        terminations = self._terminations(next_observations, None if end is None else end > 0)
+        density = None
+        if likelihood:
+            reached = torch.cat([next_observations - observations, rewards[:, None]], dim=-1)
+            density = log_density(prediction, reached)
+        return Step(next_observations, rewards, terminations, doubt, density)
 
     def _of_one_elite_each(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         # Shuffled and dealt to the elites in equal hands: a Kth of the work of asking every elite about every row. The
@@ -211,12 +252,19 @@ class DynamicsEnsemble(nn.Module):
         mean, std = (part.flatten(0, 1)[back] for part in (prediction.mean, prediction.std))
         return mean, std, None if prediction.end is None else prediction.end.flatten()[back]
 
-    def _terminations(self, next_observations: Tensor, end: Tensor | None) -> Tensor:
+    def _terminations(self, next_observations: Tensor, ended: Tensor | None) -> Tensor:
+        """By the rule where there is one, or else by what the terminal head says."""
         if self.rule is not None:
             return self.rule(next_observations)
-        if end is None:
+        if ended is None:
             return torch.zeros(len(next_observations), dtype=torch.bool, device=next_observations.device)
-        return torch.rand_like(end) < torch.sigmoid(end)
+        return ended
+
+
+def log_density(prediction: Prediction, values: Tensor) -> Tensor:
+    """Log-density (B,) in nats of values (B, D) under the even mixture of the members' Gaussians."""
+    of_each = torch.distributions.Normal(prediction.mean, prediction.std, validate_args=False).log_prob(values).sum(-1)
+    return of_each.logsumexp(0) - math.log(len(of_each))
 
 
 def uncertainty_of(prediction: Prediction, kind: Uncertainty) -> Tensor:

@@ -1,21 +1,27 @@
-"""Beam search that maximises reward (Janner, Li, Levine 2021, algorithm 1).
+"""Beam search that maximises reward (Janner, Li, Levine 2021, algorithm 1), or what a critic expects (its section 3.3).
 
 Shapes: B environments, K beams, n candidates a beam, H planned transitions, C context transitions, S observation
 dimensions, A action dimensions, J = S + A + 2 tokens a transition, V bins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf, isfinite
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trajplan.config import option, require
+from trajplan.errors import ConfigError
+from trajplan.models.critic import Critic
 from trajplan.models.decoder import CachedDecoder, Decoder
+from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import is_random, sample
+from trajplan.planners.scores import cautious_value, disagreement, drop_unlikely, state_values
 from trajplan.planners.settings import check_window
 from trajplan.planners.tokens import (
     DecoderMaker,
@@ -23,9 +29,9 @@ from trajplan.planners.tokens import (
     bind_decoder,
     draw_noise,
     log_probability,
+    make_room,
     next_transition,
     plan_tokens,
-    predicted_value,
 )
 from trajplan.tokenizers.tokenizer import Tokenizer
 
@@ -52,6 +58,21 @@ class BeamSearchConfig:
     percentile: float | None = option(
         None, "read reward and return at this percentile of their bins, 0 to 1 (none: their expectation)"
     )
+    critic: str | None = option(
+        None, "folder of a trained baseline whose values stand for what follows a plan (none: the model's return-to-go)"
+    )
+    score: Literal["return", "value"] = option(
+        "return", "rank by rewards and what follows them, or by the critic's value of the last state alone"
+    )
+    deviation_weight: float = option(
+        0.0, "standard deviations taken off predicted reward and return: above 0 cautious, below 0 bold"
+    )
+    likelihood_weight: float = option(0.0, "what a nat of the plan's log-likelihood adds to its score")
+    likelihood_threshold: float | None = option(
+        None, "drop plans whose log-likelihood a step, in nats, is below this (none: none are)"
+    )
+    ensemble: str | None = option(None, "folder with a dynamics ensemble whose disagreement is a penalty (none: none)")
+    disagreement_weight: float = option(1.0, "what the ensemble's disagreement, in the environment's units, takes off")
     replan_every: int = option(1, "steps acted from one plan before the next is made")
 
     def __post_init__(self) -> None:
@@ -63,6 +84,13 @@ class BeamSearchConfig:
             self.replan_every <= self.horizon, "replan_every", self.replan_every, f"be at most {self.horizon} steps"
         )
         require(self.percentile is None or 0 <= self.percentile <= 1, "percentile", self.percentile, "be from 0 to 1")
+        require(self.score == "return" or self.critic is not None, "score", self.score, "be return without a critic")
+        require(isfinite(self.likelihood_weight), "likelihood_weight", self.likelihood_weight, "be a finite number")
+        threshold, spread = self.likelihood_threshold, self.deviation_weight
+        require(threshold is None or isfinite(threshold), "likelihood_threshold", threshold, "be finite, or none")
+        require(isfinite(spread), "deviation_weight", spread, "be a finite number")
+        require(spread == 0 or self.percentile is None, "deviation_weight", spread, "be 0 where there is a percentile")
+        require(0 <= self.disagreement_weight < inf, "disagreement_weight", self.disagreement_weight, "be 0 or more")
         for kind in ("action", "observation"):
             top_k, cdf = getattr(self, f"{kind}_top_k"), getattr(self, f"{kind}_cdf")
             temperature = getattr(self, f"{kind}_temperature")
@@ -72,16 +100,17 @@ class BeamSearchConfig:
 
 
 class BeamSearch:
-    """Plans with a trained model; a plan's score is the predicted discounted return.
+    """Plans with a trained model; a plan's score is what its settings make it, else the predicted discounted return.
 
     Args:
         model: in evaluation mode; its device is where plans are made.
         tokenizer: the one the model was trained with.
         config: settings of the search.
         decoder: how logits are computed; `RecomputingDecoder` is the slow and plain alternative.
+        critic, ensemble: what the settings of these names stand for, on the model's device.
 
     Raises:
-        ConfigError: as `check_window` says.
+        ConfigError: as `check_window` says; with a critic, for a model with a window of 1 transition.
     """
 
     def __init__(
@@ -90,11 +119,17 @@ class BeamSearch:
         tokenizer: Tokenizer,
         config: BeamSearchConfig,
         decoder: DecoderMaker = CachedDecoder,
+        *,
+        critic: Critic | None = None,
+        ensemble: DynamicsEnsemble | None = None,
     ):
         check_window(config, model.config.window)
+        if critic is not None and model.config.window < 2:
+            raise ConfigError("A critic needs a model with a window of 2 transitions or more: it values the second.")
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
         self.config = config
+        self.critic, self.ensemble = critic, ensemble
         self._search = bind_decoder(self.search, model, decoder)
 
     def plan(
@@ -107,26 +142,41 @@ class BeamSearch:
         """See `trajplan.planners.controller.Planner`.
 
         Raises:
-            ConfigError: if the plans do not fit into memory.
+            ConfigError: if the plans do not fit into memory, or the critic needs a goal and there is none.
         """
         config = self.config
         smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
         noise = partial(self._noise, generators)
+        if self.critic is not None and self.critic.needs_goals:
+            if goals is None:
+                raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
+            aim = goals.to(self.model.device)
+            return plan_tokens(
+                self._search, self.model, self.tokenizer, observations, past, lambda: (*noise(), aim), smaller
+            )
         return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
 
     @torch.inference_mode()
-    def search(self, decoder: Decoder, prefix: Tensor, action_noise: Tensor, observation_noise: Tensor) -> TokenPlans:
+    def search(
+        self,
+        decoder: Decoder,
+        prefix: Tensor,
+        action_noise: Tensor,
+        observation_noise: Tensor,
+        goals: Tensor | None = None,
+    ) -> TokenPlans:
         """The search itself, of tensors alone and without a wait for the device.
 
         Args:
             decoder: where logits come from.
             prefix: (B, C * J + S) int64, the context and the present observation.
             action_noise: (B, H, K, n, A) uniform in [0, 1); (B, 0) where actions are greedy.
-            observation_noise: (B, H, K, S) likewise.
+            observation_noise: (B, H, K, S), or (B, H, K, n, S) with a critic, likewise.
+            goals: (B, G) float32, where the critic needs them.
         """
         config, shape = self.config, self.model.config
         B, K, n, H = prefix.shape[0], config.beam_width, config.n_expand, config.horizon
-        S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
+        S, A, J = shape.observation_dim, shape.action_dim, shape.transition_dim
         device = prefix.device
         past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
@@ -135,6 +185,10 @@ class BeamSearch:
         logits = decoder.begin(prefix, K, n)[:, None].expand(B, K, -1)
 
         for step in range(H):
+            if self.critic is not None and in_window == shape.window:
+                planned, present = plans.tokens[:, :, :step], plans.tokens[:, :, step, :S]
+                logits, in_window = make_room(decoder, past, planned, present, shape.window)
+
             # Expand: every beam becomes n candidates with actions of their own.
             candidates = torch.empty(B, K, n, A + 1, dtype=torch.int64, device=device)
             likelihood = torch.zeros(B, K, n, device=device)
@@ -146,13 +200,25 @@ class BeamSearch:
                 candidate_logits = decoder.expand(action)
             reward = self._value(candidate_logits, J - 2)
             candidates[..., A] = candidate_logits.argmax(-1)
-            return_to_go = self._value(decoder.expand(candidates[..., A]), J - 1)
-
-            # Score: rewards so far, then the predicted return-to-go; a beam that has ended earns nothing more.
+            candidate_logits = decoder.expand(candidates[..., A])
             alive = plans.alive[:, :, step, None]
-            reward, return_to_go = reward * alive, return_to_go * alive
-            earned = gained[..., None] + config.discount**step * reward
-            scores = earned + config.discount ** (step + 1) * return_to_go
+            log_likelihood = plans.log_likelihood[..., None] + likelihood * alive
+            if self.critic is None:
+                following = self._value(candidate_logits, J - 1)
+            else:
+                # The state after the action, before anything is pruned: it is what the critic values.
+                candidate_logits = decoder.expand(torch.zeros_like(candidates[..., A]))
+                states, observed, live, candidate_logits = self._observe(
+                    decoder.expand, candidate_logits, observation_noise, step, alive, log_likelihood
+                )
+                following = state_values(self.critic, self.tokenizer, states, goals) * live
+
+            # Score: rewards so far, then what follows; a beam that has ended earns nothing more.
+            reward, following = reward * alive, following * alive
+            earned = gained[..., None] + config.discount**step * self._counted(plans, candidates, reward, step)
+            scores = earned + self._weight(step) * following
+            if config.likelihood_weight or config.likelihood_threshold is not None:
+                scores = self._weighed(scores, log_likelihood, plans.alive[:, :, : step + 1])
             # The candidates of an ended beam are copies: one of them may stay.
             scores[..., 1:].masked_fill_(~alive, float("-inf"))
 
@@ -164,25 +230,79 @@ class BeamSearch:
             plans.scores = plans_scores
             plans.tokens[:, :, step, S : J - 1] = pick(candidates, index)
             plans.rewards[:, :, step] = pick(reward, index)
-            plans.returns[:, :, step] = pick(return_to_go, index)
-            plans.log_likelihood += pick(likelihood * alive, index)
+            plans.returns[:, :, step] = pick(following, index)
+            plans.log_likelihood = pick(log_likelihood, index)
             gained = pick(earned, index)
+            if self.critic is not None:
+                plans.end_where(pick(live, index), step)
             if step + 1 == H:
                 break
 
-            # Sample the next observation of those that are kept.
-            planned = plans.tokens[:, :, : step + 1]
-            logits, in_window = next_transition(decoder, past, planned, in_window, shape.window)
-            live = plans.alive[:, :, step]
-            for dim in range(S):
-                observation = self._sample(logits, observation_noise, step, dim, "observation")
-                plans.log_likelihood += log_probability(logits, observation) * live
-                plans.tokens[:, :, step + 1, dim] = observation
-                # A stop token is legal in the first dimension alone; what follows it is no part of the plan.
-                live = live & (observation != V)
-                logits = decoder.advance(observation)
-            plans.end_where(live, step)
+            if self.critic is None:
+                # Sample the next observation of those that are kept.
+                planned = plans.tokens[:, :, : step + 1]
+                logits, in_window = next_transition(decoder, past, planned, in_window, shape.window)
+                present, plans.log_likelihood, live, logits = self._observe(
+                    decoder.advance, logits, observation_noise, step, plans.alive[:, :, step], plans.log_likelihood
+                )
+                plans.end_where(live, step)
+            else:
+                present, plans.log_likelihood = pick(states, index), pick(observed, index)
+                logits, in_window = pick(candidate_logits, index), in_window + 1
+            plans.tokens[:, :, step + 1, :S] = present
         return plans
+
+    def _observe(
+        self,
+        append: Callable[[Tensor], Tensor],
+        logits: Tensor,
+        noise: Tensor,
+        step: int,
+        live: Tensor,
+        log_likelihood: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sample the observation after transition `step`, token by token.
+
+        Args:
+            append: `advance` or `expand` of the decoder.
+            logits: (..., V + 1) of its first token.
+            noise: for all steps, or empty.
+            step: number of the transition.
+            live: (...) which trajectories have not ended before.
+            log_likelihood: (...) of what is before it.
+
+        Returns:
+            Tokens (..., S), the log-likelihood with them, which trajectories go on, and the next token's logits.
+        """
+        tokens = []
+        for dim in range(self.model.config.observation_dim):
+            tokens.append(self._sample(logits, noise, step, dim, "observation"))
+            log_likelihood = log_likelihood + log_probability(logits, tokens[-1]) * live
+            # A stop token is legal in the first dimension alone; what follows it is no part of the plan.
+            live = live & (tokens[-1] != self.model.config.bins)
+            logits = append(tokens[-1])
+        return torch.stack(tokens, -1), log_likelihood, live, logits
+
+    def _counted(self, plans: TokenPlans, candidates: Tensor, reward: Tensor, step: int) -> Tensor:
+        """What a step counts for in the score (B, K, n): its predicted reward, less the ensemble's disagreement."""
+        counted = reward if self.config.score == "return" else torch.zeros_like(reward)
+        if self.ensemble is None:
+            return counted
+        states = plans.tokens[:, :, step, : self.model.config.observation_dim]
+        doubt = disagreement(self.ensemble, self.tokenizer, states, candidates[..., :-1])
+        return counted - self.config.disagreement_weight * doubt * plans.alive[:, :, step, None]
+
+    def _weight(self, step: int) -> float:
+        """What the value after transition `step` counts by."""
+        return self.config.discount ** (step + 1) if self.config.score == "return" else 1.0
+
+    def _weighed(self, scores: Tensor, log_likelihood: Tensor, alive: Tensor) -> Tensor:
+        """Scores (B, K, n) with what the likelihood of the plan so far adds to them, or takes from the race."""
+        config = self.config
+        scores = scores + config.likelihood_weight * log_likelihood
+        if config.likelihood_threshold is None:
+            return scores
+        return drop_unlikely(scores, log_likelihood, alive.sum(-1, keepdim=True), config.likelihood_threshold)
 
     def _sample(self, logits: Tensor, noise: Tensor, step: int, dim: int, kind: str) -> Tensor:
         top_k, cdf, temperature = (getattr(self.config, f"{kind}_{name}") for name in ("top_k", "cdf", "temperature"))
@@ -190,14 +310,18 @@ class BeamSearch:
         return sample(logits, uniform, top_k=top_k, cdf=cdf, temperature=temperature)
 
     def _value(self, logits: Tensor, dim: int) -> Tensor:
-        return predicted_value(self.tokenizer, logits, dim, self.config.percentile)
+        config = self.config
+        return cautious_value(self.tokenizer, logits, dim, config.percentile, config.deviation_weight)
 
     def _noise(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Uniform noise on the model's device; where nothing is sampled, no noise is drawn."""
         config, shape = self.config, self.model.config
         H, K = config.horizon, config.beam_width
         action_shape = (H, K, config.n_expand, shape.action_dim) if is_random(config.action_top_k) else (0,)
-        observation_shape = (H, K, shape.observation_dim) if is_random(config.observation_top_k) else (0,)
+        observed = (
+            (H, K, shape.observation_dim) if self.critic is None else (H, K, config.n_expand, shape.observation_dim)
+        )
+        observation_shape = observed if is_random(config.observation_top_k) else (0,)
         # One after the other, as each draws on the same generators.
         draws = [draw_noise(generators, size, self.model.device) for size in (action_shape, observation_shape)]
         return draws[0], draws[1]

@@ -19,7 +19,9 @@ class Planner(Protocol):
 
     Attributes:
         config: the settings. All have `context`, the past transitions that a plan is conditioned on, and
-            `replan_every`, the steps acted from one plan before the next is made.
+            `replan_every`, the steps acted from one plan before the next is made. Where they have `warm_start` and it
+            is set, `plan` gets, as `previous`, the plan that each environment acted by (numpy arrays (K, ...)), or None
+            in an episode's first.
     """
 
     config: Any
@@ -101,7 +103,11 @@ class PlanningPolicy:
         past = past.view(len(episodes), -1, width) if past.numel() else torch.empty(len(episodes), 0, width)
         wanted = [episode.goal for episode in episodes if episode.goal is not None]
         goals = {"goals": torch.stack(wanted)} if wanted else {}
-        first, plans = self.planner.plan(observed, past, [episode.generator for episode in episodes], **goals)
+        # A planner whose settings say so begins from the last plan.
+        warm = getattr(self.config, "warm_start", False)
+        previous: dict[str, Any] = {"previous": [self.last_plans.get(row) for row in rows]} if warm else {}
+        generators = [episode.generator for episode in episodes]
+        first, plans = self.planner.plan(observed, past, generators, **goals, **previous)
         for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
             plan = self.last_plans[row] = plans.row(index)
             tail = torch.from_numpy(plan.actions[0, 1 : self.config.replan_every])

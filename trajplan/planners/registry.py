@@ -59,6 +59,34 @@ PLANNERS = {
         "SampleAndSelect",
     ),
     "mcts": Entry("Monte Carlo tree search in the model", "trajplan.planners.mcts", "MCTSConfig", "MCTS"),
+    "random_shooting": Entry(
+        "of many sequences of actions, drawn uniformly, the best by a dynamics ensemble",
+        "trajplan.planners.random_shooting",
+        "RandomShootingConfig",
+        "RandomShooting",
+        on="dynamics",
+    ),
+    "cem": Entry(
+        "sequences of actions from a Gaussian that is fitted to the best of them (CEM, iCEM), by a dynamics ensemble",
+        "trajplan.planners.cem",
+        "CEMConfig",
+        "CEM",
+        on="dynamics",
+    ),
+    "mppi": Entry(
+        "the mean of sequences of actions, weighed by what a dynamics ensemble predicts of them (path integrals)",
+        "trajplan.planners.mppi",
+        "MPPIConfig",
+        "MPPI",
+        on="dynamics",
+    ),
+    "mbop": Entry(
+        "the mean of sequences of actions of cloned policies, weighed by what a dynamics ensemble predicts (MBOP)",
+        "trajplan.planners.mbop",
+        "MBOPConfig",
+        "MBOP",
+        on="dynamics",
+    ),
 }
 
 # Packages that bring planners of their own name them in this group; each value is an `Entry`.

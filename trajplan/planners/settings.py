@@ -18,6 +18,13 @@ _SETTINGS = ("config.json", "dataset.json", "training.json")
 AIDS = {"critic": (*_SETTINGS, "model.safetensors"), "ensemble": (*_SETTINGS, "dynamics.safetensors")}
 
 
+def aid_files(name: str, folder: Path) -> tuple[str, ...]:
+    """The files of an aid that are read, its weights last; an ensemble that was learned by itself is a model."""
+    alone = (*_SETTINGS, "model.safetensors")
+    files = AIDS[name]
+    return alone if not (folder / files[-1]).is_file() and (folder / alone[-1]).is_file() else files
+
+
 def aids_of(config: Any) -> dict[str, Path]:
     """The folders that a planner's settings name, by the setting."""
     named = {name: getattr(config, name, None) for name in AIDS}
@@ -41,7 +48,7 @@ def save_planner(folder: Path, config: Any) -> None:
     type_of(config)
     for name, source in aids_of(config).items():
         if not _is_own(source, folder, name):
-            _copy(source, folder / name, AIDS[name])
+            _copy(source, folder / name, aid_files(name, source))
     write_json(folder / PLANNER_FILE, describe_planner(config, folder) | {name: name for name in aids_of(config)})
 
 

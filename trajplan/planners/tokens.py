@@ -124,6 +124,24 @@ def next_transition(decoder: Decoder, past: Tensor, planned: Tensor, in_window: 
     return decoder.advance(planned[:, :, -1, -1]), in_window + 1
 
 
+def make_room(decoder: Decoder, past: Tensor, planned: Tensor, present: Tensor, window: int) -> tuple[Tensor, int]:
+    """Move the model's window so that the state after the coming action fits into it.
+
+    Args:
+        decoder: of beams; is restarted.
+        past, planned: (B, K, ., J) tokens of the whole transitions before.
+        present: (B, K, S) tokens of the state to act in.
+        window: how many fit, at least 2.
+
+    Returns:
+        Logits (B, K, V + 1) of the first action token, and how many transitions the window holds.
+    """
+    before = torch.cat([past, planned], 2)
+    whole = min(window // 2, window - 2)
+    recent = before[:, :, before.shape[2] - whole :]
+    return decoder.restart(torch.cat([recent.flatten(2), present], 2)), whole + 1
+
+
 def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability (...) in nats of `tokens` (...) under `logits` (..., V)."""
     return logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]

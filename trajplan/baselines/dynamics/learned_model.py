@@ -11,14 +11,14 @@ from torch import Tensor
 
 from trajplan.baselines.dynamics.errors import held_out_errors
 from trajplan.baselines.dynamics.rollouts import ModelRollouts
-from trajplan.baselines.dynamics.settings import ModelBasedConfig
-from trajplan.baselines.dynamics.training import PROGRESS, new_ensemble, train_ensemble
+from trajplan.baselines.dynamics.settings import EnsembleConfig, ModelBasedConfig
+from trajplan.baselines.dynamics.training import PROGRESS, Trained, new_ensemble, train_ensemble
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Batch, Transitions
 from trajplan.errors import CheckpointError
 from trajplan.files import read_json, write_json
-from trajplan.models.dynamics import DynamicsEnsemble
+from trajplan.models.dynamics import DynamicsEnsemble, Uncertainty
 from trajplan.models.policies import Policy
 from trajplan.models.scaling import Scaling
 from trajplan.runs.state import STATES
@@ -102,6 +102,38 @@ class LearnedModel:
         return values | ({"model/penalised_return": penalised.mean().item()} if kind else {})
 
 
+def report(
+    trained: Trained,
+    dataset: OfflineDataset,
+    held_out: np.ndarray,
+    scaling: Scaling,
+    folder: Path,
+    steps: int = REPORTED_STEPS,
+    penalty: tuple[Uncertainty, float] | None = None,
+) -> None:
+    """Measure a trained model on held-out episodes, and write model_report.json.
+
+    Args:
+        trained: the model and its training.
+        dataset: untransformed.
+        held_out: numbers of the episodes.
+        scaling: of the run.
+        folder: the run's.
+        steps: how far ahead to measure, `REPORTED_STEPS` at least.
+        penalty: kind and weight of the uncertainty that rewards are lowered by.
+    """
+    errors = held_out_errors(trained.ensemble, dataset, held_out, scaling, max(REPORTED_STEPS, steps))
+    about = {
+        "epochs": len(trained.history) - 1,
+        "seconds": round(trained.seconds, 3),
+        "elites": trained.ensemble.elites.tolist(),
+        "held_out_losses": trained.history.tolist(),
+        "held_out_episodes": len(held_out),
+        "rule_contradictions": trained.contradictions,
+    }
+    write_json(folder / REPORT, {"training": about, "held_out": errors, "penalty": penalty})
+
+
 def draw_report(folder: Path) -> None:
     """Bring model_report.json and its picture up to date."""
     # Here, as only these methods need matplotlib.
@@ -151,16 +183,7 @@ def prepare_model(
         if trained is None:
             return None
         dynamics = trained.ensemble
-        errors = held_out_errors(dynamics, dataset, episodes[1], scaling, max(REPORTED_STEPS, config.rollout_length))
-        about = {
-            "epochs": len(trained.history) - 1,
-            "seconds": round(trained.seconds, 3),
-            "elites": dynamics.elites.tolist(),
-            "held_out_losses": trained.history.tolist(),
-            "held_out_episodes": len(episodes[1]),
-            "rule_contradictions": trained.contradictions,
-        }
-        write_json(folder / REPORT, {"training": about, "held_out": errors, "penalty": config.reward_penalty})
+        report(trained, dataset, episodes[1], scaling, folder, config.rollout_length, config.reward_penalty)
         write_tensors(path, dynamics.state_dict())
         draw_report(folder)
     (states / PROGRESS).unlink(missing_ok=True)
@@ -173,9 +196,9 @@ def prepare_model(
     return LearnedModel(rollouts, method, starts.to(scaling.mean.device), horizon, seconds)
 
 
-def read_dynamics(path: Path, info: DatasetInfo, config: ModelBasedConfig) -> DynamicsEnsemble:
-    """The trained ensemble in a file, on the CPU; it speaks the environment's units."""
-    weights = read_tensors(path)
+def read_dynamics(path: Path, info: DatasetInfo, config: EnsembleConfig) -> DynamicsEnsemble:
+    """The trained ensemble in a file, on the CPU, without a prior; it speaks the environment's units."""
+    weights = {name: value for name, value in read_tensors(path).items() if not name.startswith("prior.")}
     try:
         # The terminal head is one output more than means and log-variances.
         ends = weights[f"networks.biases.{config.model_layers}"].shape[-1] % 2 == 1

@@ -5,11 +5,15 @@ They say nothing of the method that learns from the model: a method's own settin
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trajplan.baselines.settings import check_positive, check_share
 from trajplan.config import option, require
-from trajplan.models.dynamics import Uncertainty
 from trajplan.runs.trackers import tracker_names, trackers_option
+
+if TYPE_CHECKING:
+    # Not to load torch for a list of settings.
+    from trajplan.models.dynamics import Uncertainty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,7 @@ class ModelBasedConfig(EnsembleConfig):
         check_share(self, "real_ratio")
 
     @property
-    def reward_penalty(self) -> tuple[Uncertainty, float] | None:
+    def reward_penalty(self) -> "tuple[Uncertainty, float] | None":
         """The kind of uncertainty that rewards of the model are lowered by, and its weight; None: as predicted."""
         return None
 

@@ -5,12 +5,14 @@ dataset and how rewards were transformed; model.safetensors holds the networks a
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trajplan.baselines.dynamics.checkpoint import load_ensemble
 from trajplan.baselines.dynamics.learned_model import WEIGHTS as DYNAMICS
 from trajplan.baselines.dynamics.learned_model import read_dynamics
 from trajplan.baselines.dynamics.settings import ModelBasedConfig
@@ -18,10 +20,11 @@ from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import GoalConfig
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
-from trajplan.files import BASELINE_TYPE, read_json, write_json
+from trajplan.files import BASELINE_TYPE, DYNAMICS_TYPE, read_json, write_json
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.networks import Dimensions
 from trajplan.models.scaling import Scaling
@@ -47,7 +50,12 @@ def save_settings(
     write_json(
         folder / "config.json", {"model_type": BASELINE_TYPE, "method": name, **sizes, "settings": to_dict(config)}
     )
-    write_json(folder / "dataset.json", info.to_dict() | {"reward_transform": dict(transform)})
+    recorded = {"reward_transform": dict(transform)}
+    if isinstance(config, GoalConfig):
+        values = config.value_goals
+        goals = {"actor": asdict(config.actor_goals), "value": None if values is None else asdict(values)}
+        recorded["goal_relabelling"] = {"name": "hindsight", **goals}
+    write_json(folder / "dataset.json", info.to_dict() | recorded)
     # Last: from here on the folder holds a run.
     write_json(folder / "training.json", to_dict(run))
 
@@ -95,7 +103,9 @@ def load_baseline(folder: str | Path, device: torch.device | str = "cpu") -> Bas
 
 
 def load_dynamics(folder: Path) -> DynamicsEnsemble:
-    """The trained ensemble in a run's folder, on the CPU; it speaks the environment's units."""
+    """The trained ensemble in a folder, a baseline's or its own, on the CPU; it speaks the environment's units."""
+    if read_json(folder / "config.json").get("model_type") == DYNAMICS_TYPE:
+        return load_ensemble(folder)[0]
     _, config, _ = saved_settings(folder)
     path = folder / DYNAMICS
     if not isinstance(config, ModelBasedConfig) or not path.is_file():

@@ -60,7 +60,7 @@ class BaselineCritic:
         if not self.needs_goals:
             return []
         assert goals is not None
-        columns = list(getattr(self.info, "goal_columns", None) or ())
+        columns = list(self.info.goal_columns or ())
         return [(goals - self.scaling.mean[columns]) / self.scaling.std[columns]]
 
     def _unscaled(self, values: Tensor) -> Tensor:
