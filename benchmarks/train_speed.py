@@ -18,7 +18,7 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.tokenizers.fit import fit_tokenizer
 from trajplan.training.batches import TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
-from trajplan.training.loop import build, gradients, supports_bf16, uses_gpu
+from trajplan.training.loop import build, gains_by_bf16, gradients, uses_gpu
 
 
 def synthetic(observation_dim: int, action_dim: int, episodes: int = 200, length: int = 500) -> OfflineDataset:
@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--output", help="write the numbers to this JSON file")
     add_arguments(parser, TrainConfig, "settings")
     args = parser.parse_args()
-    config = replace(TrainConfig(updates=3), **given(args, TrainConfig)).resolved(windows=1, bf16=supports_bf16())
+    config = replace(TrainConfig(updates=3), **given(args, TrainConfig)).resolved(
+        windows=1, bf16=gains_by_bf16(), cpu=not uses_gpu()
+    )
     accelerator = Accelerator(cpu=not uses_gpu(), mixed_precision=config.precision)
     dataset = synthetic(args.observation_dim, args.action_dim)
     tokenizer = fit_tokenizer(config.tokenizer, dataset.joined(), config.bins)

@@ -214,3 +214,22 @@ def test_a_readme_that_is_no_text_is_named(checkpoint: Path) -> None:
     (checkpoint / "README.md").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CheckpointError, match=r"README\.md cannot be read as UTF-8 text .*mend it or move it away"):
         write_card(checkpoint)
+
+
+def test_successes_are_told_by_task(checkpoint: Path) -> None:
+    report = evaluation()
+    evaluated(checkpoint, report)
+    assert "success" not in card_text(checkpoint)
+    report["summary"] |= {"success_rate": 2 / 3}
+    evaluated(checkpoint, report)
+    assert "Success: 66.7 % of episodes." in card_text(checkpoint)
+    tasks = {
+        "1": {"episodes": 2, "success_rate": 0.5, "mean_return": 0.5, "mean_length": 700.0},
+        "4": {"episodes": 1, "success_rate": 1.0, "mean_return": 1.0, "mean_length": 12.0},
+    }
+    report["summary"] |= {"tasks": tasks}
+    evaluated(checkpoint, report)
+    text = card_text(checkpoint)
+    assert "| task 1 | 50.0 % | 2 | 700 |\n| task 4 | 100.0 % | 1 | 12 |\n| all | 66.7 % | 3 | |" in text
+    found = {result.metric_type: result.metric_value for result in ModelCard(text).data.eval_results}
+    assert found["success_rate"] == 0.6667

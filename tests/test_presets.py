@@ -114,7 +114,7 @@ def test_little_data_and_a_cpu_have_presets_of_their_own(env, transitions, gpu, 
 def test_their_length_is_capped_in_passes_and_in_updates(name, transitions):
     preset = preset_named(name, transitions)
     train = preset.train
-    resolved = train.resolved(windows=transitions, bf16=False)
+    resolved = train.resolved(windows=transitions, bf16=False, cpu=False)
     assert train.epochs <= 20
     assert resolved.updates <= 4000
     assert train.updates is None  # so that --epochs and --batch-size are not shadowed

@@ -8,6 +8,7 @@ from typing import Any
 
 from trajplan.baselines.engine.checkpoint import saved_settings
 from trajplan.baselines.engine.settings import RunConfig
+from trajplan.baselines.engine.together import train_together
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.presets import note_for, preset_for
 from trajplan.baselines.registry import method_named
@@ -16,10 +17,10 @@ from trajplan.config import from_dict, renamed, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.devices import choose_device
-from trajplan.errors import ConfigError, did_you_mean
+from trajplan.errors import ConfigError, TrajplanError, did_you_mean
 from trajplan.evaluation.during_training import evaluation_for
 from trajplan.models.scaling import Scaling
-from trajplan.runs.folder import open_dataset, resumes
+from trajplan.runs.folder import holds_run, open_dataset, resumes
 from trajplan.runs.result import TrainResult
 
 
@@ -74,6 +75,36 @@ def baseline(
     if not result.interrupted:
         write_card(folder)
     return result
+
+
+def baseline_seeds(
+    method: str,
+    dataset: OfflineDataset | str | Sequence[str],
+    outputs: Mapping[int, Path],
+    *,
+    device: str | None = None,
+    **settings: Any,
+) -> dict[int, TrainResult | TrajplanError]:
+    """Train several seeds of a method as one batched computation, or resume them, each as `baseline` does.
+
+    Args:
+        method, dataset, device, settings: as for `baseline`, for all seeds; `why_apart` must find no reason against it.
+        outputs: each seed's folder.
+
+    Returns:
+        How each seed ended; those that could not begin, or whose numbers are not finite, as an error.
+    """
+    data = dataset if isinstance(dataset, OfflineDataset) else OfflineDataset.from_minari(dataset)
+    begun = next((folder for folder in outputs.values() if holds_run(folder)), None)
+    if begun is None and (note := note_for(method, data.info)):
+        print(note, file=sys.stderr)
+    config, run = settings_for(method, data.info, settings, begun)
+    evaluate = evaluation_for(data, config, run) if run.eval_every else None
+    results = train_together(data, outputs, method, config, run, evaluate=evaluate, device=device)
+    for seed, result in results.items():
+        if isinstance(result, TrainResult) and not result.interrupted:
+            write_card(outputs[seed])
+    return results
 
 
 def settings_for(

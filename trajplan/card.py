@@ -143,6 +143,8 @@ def _eval_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
     metrics = [("mean_reward", "mean return", summary["return"])]
     if summary["normalized_score"]:
         metrics.append(("normalized_score", "mean normalised score", summary["normalized_score"]))
+    if "tasks" in summary:
+        metrics.append(("success_rate", "success rate", {"mean": summary["success_rate"]}))
     return [
         EvalResult(
             task_type="reinforcement-learning",
@@ -238,7 +240,24 @@ def _results(evaluation: Mapping[str, Any], planned: str) -> str:
         if timing
         else ""
     )
-    return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines)
+    return f"## Evaluation\n\n{about}{speed}\n\n" + "\n".join(lines) + _successes(summary)
+
+
+def _successes(summary: Mapping[str, Any]) -> str:
+    """The success rate, of each task too where there are several; nothing where the environment tells of none."""
+    rate, tasks = summary.get("success_rate"), summary.get("tasks", {})
+    if rate is None:
+        return ""
+    if not tasks:
+        return f"\n\nSuccess: {100 * rate:.1f} % of episodes."
+    rows = [(f"task {task}", found) for task, found in tasks.items()]
+    lines = ["| | success | episodes | mean length |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {100 * found['success_rate']:.1f} % | {found['episodes']} | {found['mean_length']:.0f} |"
+        for name, found in rows
+    ]
+    count = sum(found["episodes"] for _, found in rows)
+    return "\n\n" + "\n".join([*lines, f"| all | {100 * rate:.1f} % | {count} | |"])
 
 
 def _spread(numbers: Mapping[str, Any]) -> str:
@@ -254,8 +273,9 @@ def _score(dataset: Mapping[str, Any]) -> str:
 
 def _dataset_rows(dataset: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     sizes = ("id", "num_episodes", "num_transitions", "mean_return")
-    treatment = ("discount", "termination_penalty", "reward_transform", "versions")
+    treatment = ("discount", "termination_penalty", "reward_transform", "goal_relabelling", "versions")
     rows = [(name, dataset[name]) for name in sizes + treatment if name in dataset]
+    rows += [(name, dataset[name]) for name in ("goal_columns", "held_out", "transforms") if dataset.get(name)]
     for source in dataset.get("sources", ()):
         rows.append(
             (f"of {source['id']}", f"{source['num_episodes']} episodes, {source['num_transitions']} transitions")

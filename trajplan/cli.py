@@ -20,7 +20,7 @@ from trajplan.errors import TrajplanError
 from trajplan.parser import Parser
 
 COMMANDS = {
-    "datasets": "list, show, collect and import datasets",
+    "datasets": "list, show, collect, import and rewrite datasets",
     "train": "train a Trajectory Transformer on a dataset",
     "baseline": "train a method to compare with, such as IQL",
     "dynamics": "learn a dynamics ensemble, to plan on",

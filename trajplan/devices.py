@@ -29,6 +29,11 @@ def check_device(name: str | None = None) -> None:
         choose_device(name)
 
 
+def cpu_gains_by_bf16() -> bool:
+    """Whether the processor has units (AMX, AVX512-BF16) that multiply bfloat16 faster than float32."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch wanted more memory than there is, on whatever device."""
     # On a CPU it is a plain RuntimeError, also where the size is no 64-bit number.

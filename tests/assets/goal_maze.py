@@ -14,10 +14,11 @@ class GoalMaze(gymnasium.Env):
     maze_map = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1]])
     num_tasks = 3
     _maze_unit, _offset_x, _offset_y, _goal_tol = 4.0, 4.0, 4.0, 1.0
-    goals = ((8.0, 0.0), (0.0, 4.0), (0.5, 0.0))
+    goals = ((8.0, 0.0), (0.0, 4.0), (0.1, 0.0))
 
     def __init__(self, reward_task_id: int | None = None, render_mode: str | None = None) -> None:
         self._reward_task_id, self.render_mode = reward_task_id, render_mode
+        self.cur_goal_xy = np.zeros(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)

@@ -13,6 +13,7 @@ from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.scaling import fit_scaling, scaled_dataset
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
+from trajplan.data.goals import GoalShares, GoalTransitions
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
 
@@ -23,8 +24,8 @@ CASES = [(name, kind, {}) for name, entry in METHODS.items() for kind in KINDS i
 # Every other head that a policy may have for continuous actions.
 CASES += [(name, "continuous", {"policy": head}) for name, heads in HEADS.items() for head in heads]
 # With these settings the next observation is read by the bootstrap alone.
-BOOTSTRAP_ALONE = {"cql": {"alpha": 0.0}, "combo": {"beta": 0.0}}
-WITHOUT_BOOTSTRAP = ("bc", "awr")
+BOOTSTRAP_ALONE = {"gcivl": {"alpha": 1e-30}, "cql": {"alpha": 0.0}, "combo": {"beta": 0.0}}
+WITHOUT_BOOTSTRAP = ("bc", "awr", "gcbc")
 every_method = pytest.mark.parametrize(("name", "kind", "head"), CASES)
 
 
@@ -40,7 +41,12 @@ def make(name, dataset, config, seed=0):
 
 def batch_of(dataset):
     scaling = fit_scaling(dataset, True)
-    return scaled_dataset(dataset, scaling, 1.0, 0.0).transitions(discount=0.99).gather(torch.arange(20))
+    seen = scaled_dataset(dataset, scaling, 1.0, 0.0)
+    torch.manual_seed(2)
+    shares = GoalShares(0.2, 0.5, "geometric")
+    hindsight = GoalTransitions(seen, shares, shares).sample(20)
+    batch = seen.transitions(discount=0.99).gather(torch.arange(20))
+    return dataclasses.replace(batch, goals=hindsight.goals, actor_goals=hindsight.actor_goals)
 
 
 def updated(name, dataset, config, batch, count=3):
@@ -124,7 +130,9 @@ def test_actions_lie_in_the_space_and_a_saved_method_acts_identically(name, kind
     loaded = load_baseline(tmp_path)
     observations = np.random.default_rng(0).normal(5, 20, (50, 3)).astype(np.float32)
     nothing, rows = np.zeros(50, np.float32), np.arange(50)
-    policy.reset(range(50), range(50))
+    goals = np.random.default_rng(1).normal(5, 5, (50, 2)).astype(np.float32)
+    policy.reset(range(50), range(50), goals)
+    loaded.reset(range(50), range(50), goals)
     actions = policy.act(observations, nothing, rows)
     assert actions.shape == (50, dataset.action_dim)
     assert actions.dtype == np.float32
@@ -136,7 +144,7 @@ def test_actions_lie_in_the_space_and_a_saved_method_acts_identically(name, kind
     else:
         assert set(actions[:, 0]) <= {0, 1, 2, 3}
     assert np.array_equal(loaded.act(observations, nothing, rows), actions)
-    one_by_one = np.concatenate([loaded.act(observations[i : i + 1], nothing[:1], rows[:1]) for i in range(50)])
+    one_by_one = np.concatenate([loaded.act(observations[i : i + 1], nothing[:1], rows[i : i + 1]) for i in range(50)])
     np.testing.assert_allclose(one_by_one, actions, atol=1e-5)
 
 
@@ -158,7 +166,7 @@ def test_an_unknown_method_is_named():
 def test_a_continuous_only_method_refuses_discrete_actions(choices):
     entry = dataclasses.replace(METHODS["bc"], discrete=None)
     with pytest.raises(
-        ConfigError, match=r"cloning is for continuous actions only, and .*Discrete ones, which bc, iql"
+        ConfigError, match=r"cloning is for continuous actions only, and .*Discrete ones, which bc, gcbc"
     ):
         entry.method_class(choices.info)
 

@@ -20,6 +20,7 @@ SHORT = [
     "baselines.updates=6", "baselines.batch_size=4", "baselines.hidden_width=8", "baselines.hidden_layers=1",
     "baselines.eval_every=3", "baselines.eval_episodes=2", "baselines.log_every=3", "baselines.save_every=3",
 ]  # fmt: skip
+TIMES = ("seconds", "updates_per_second")
 TT = ["tt.preset=tt_debug", "tt.updates=4", "tt.planner.horizon=2", "tt.planner.beam_width=2"]
 
 
@@ -260,9 +261,33 @@ def test_one_command_does_all_and_a_failure_costs_one_cell(tmp_path, capsys):
         assert [row["label"] for row in csv.DictReader(file)] == ["bc"]
 
 
+def test_seeds_trained_together_give_the_results_of_seeds_trained_one_by_one(tmp_path, capsys):
+    """A third seed later joins none of them; a scheduler's command finds its cell finished."""
+    rows = {}
+    for when in ("no", "yes"):
+        output = tmp_path / when
+        assert compare(output, "--seeds-together", when, methods="bc,iql", seeds=2) == 0
+        with (output / "comparison.csv").open(newline="") as file:
+            rows[when] = list(csv.DictReader(file))
+    assert "iql: seeds 0, 1 are trained together." in capsys.readouterr().err
+    for one, other in zip(rows["yes"], rows["no"], strict=True):
+        assert (one["label"], one["seed"], one["updates"]) == (other["label"], other["seed"], other["updates"])
+        assert float(one["mean_return"]) == pytest.approx(float(other["mean_return"]), rel=1e-4)
+        assert (one["seeds_together"], other["seeds_together"]) == ("2", "1")
+        lines = [(tmp_path / when / one["folder"] / "model/metrics.jsonl").read_text() for when in ("yes", "no")]
+        numbers = [[json.loads(line) for line in text.splitlines()] for text in lines]
+        for values, expected in zip(*numbers, strict=True):
+            assert values == pytest.approx(expected | {key: values[key] for key in TIMES}, rel=1e-3, abs=1e-4)
+    assert compare(tmp_path / "yes", "--seeds-together", "yes", methods="bc,iql", seeds=3) == 0
+    assert "together" not in capsys.readouterr().err
+    assert compare(tmp_path / "yes", "--cell", "iql/1", methods="bc,iql") == 0
+    assert "iql/1 is finished" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes", "message"),
     [
+        (["--ray", "--seeds-together", "yes"], {}, "--ray works cell by cell"),
         ([], {"methods": "bc,ppo"}, "Unknown method 'ppo'"),
         ([], {"settings": ["bc.expectile=0.5"]}, "bc has no setting 'expectile'"),
         ([], {"settings": ["iql.expectile=1.5"]}, "expectile is 1.5"),

@@ -164,13 +164,13 @@ def test_collect_writes_nothing_beside_the_dataset(root, monkeypatch, capsys):
     assert "deprecated" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["list"], ["show"], ["collect"], ["import"]])
+@pytest.mark.parametrize("arguments", [[], ["list"], ["show"], ["collect"], ["import"], ["goals"]])
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["datasets", *arguments, "--help"])
     assert exit.value.code == 0
     out = capsys.readouterr().out
-    for word in arguments or ["list", "show", "collect", "import"]:
+    for word in arguments or ["list", "show", "collect", "import", "goals"]:
         assert word in out
 
 

@@ -47,7 +47,7 @@ def random_episodes(env, count):
         }
 
 
-def make_checkpoint(folder, env, reference=None):
+def make_checkpoint(folder, env, reference=None, goal_columns=None):
     """A checkpoint of an untrained model: it plans as honestly as a trained one, only worse."""
     dataset = OfflineDataset.from_episodes(
         random_episodes(env, 4),
@@ -56,6 +56,7 @@ def make_checkpoint(folder, env, reference=None):
         action_space=env.action_space,
         env_spec=env.spec,
         reference=reference,
+        goal_columns=goal_columns,
     )
     info, joined = dataset.info, np.asarray(dataset.joined())
     discrete = [None] * info.observation_dim + [info.num_actions] * info.action_dim + [None, None]
@@ -336,3 +337,29 @@ def test_help_lists_the_settings_of_a_planner(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--planner", "sample_and_select", "--help"])
     assert "--samples" in capsys.readouterr().out
+
+
+def test_tasks_and_their_pictures(goal_maze, tmp_path, capsys):
+    folder = make_checkpoint(tmp_path / "tasks", gymnasium.make(goal_maze), goal_columns=(0, 1))
+    assert run(folder, "--episodes", 2, "--num-envs", 3, "--picture", "--viewer", "--video", "--video-episodes", 1) == 0
+    written, printed = report(folder), capsys.readouterr().out
+    assert (written["num_episodes"], written["tasks"]) == (6, [1, 2, 3])
+    assert [entry["task"] for entry in written["episodes"]] == [1, 2, 3, 1, 2, 3]
+    # A model that knows nothing stands in the third goal from the start.
+    assert written["summary"]["tasks"]["3"]["success_rate"] == 1.0
+    assert "task 3           100.0 % of 2" in printed
+    assert "| task 3 | 100.0 % | 2 | 1 |" in (folder / "README.md").read_text()
+    assert (folder / "videos" / "episode-000.mp4").stat().st_size > 0
+    with Image.open(folder / "plan.png") as picture:
+        red = (np.abs(np.asarray(picture.convert("RGB"), int) - (214, 40, 40)).sum(-1) < 60).sum()
+        assert red > 10
+    assert '"corner":[-6.0,10.0],"goals":[[8.0,0.0]' in (folder / "viewer.html").read_text()
+    # More of the same keeps what is there; other tasks are another evaluation.
+    assert run(folder, "--episodes", 3, "--num-envs", 2, "--resume") == 0
+    assert report(folder)["episodes"][:6] == written["episodes"]
+    assert run(folder, "--episodes", 3, "--tasks", 1, 2, "--resume") == 2
+    assert "differs in tasks" in capsys.readouterr().err
+    assert run(folder, "--episodes", 1, "--tasks", 3, 2, "--output", tmp_path / "other") == 0
+    assert [entry["task"] for entry in report(tmp_path / "other")["episodes"]] == [3, 2]
+    assert run(folder, "--tasks", 4) == 2
+    assert "has the tasks 1 to 3" in capsys.readouterr().err

@@ -44,6 +44,14 @@ def tell(cell):
     time.sleep(0.5)
     return True
 
+def together(cells, device):
+    """All of one process: as many results as cells, or the end of all."""
+    for cell in cells:
+        (cell.folder / "process").write_text(str(os.getpid()))
+    if cells[0].label == "die":
+        die(cells[0])
+    return [True, "no such thing.", False][: len(cells)]
+
 def wait(cell):
     """Sets a mark when it is up, and saves when it is told to stop."""
     stopped = []
@@ -79,10 +87,15 @@ def until(condition):
         time.sleep(0.02)
 
 
+def single(cells):
+    """Pieces of a cell each."""
+    return [(one,) for one in cells]
+
+
 def test_a_cell_that_fails_or_is_killed_does_not_stop_the_others(cell, work):
     cells = [cell("bc", seed, settings={"do": do}) for seed, do in enumerate(("fail", "die", "break_", "finish"))]
     ended = []
-    outcomes = run_here(cells, 2, None, work=work, on_end=ended.append)
+    outcomes = run_here(single(cells), 2, None, work=work, on_end=ended.append)
     assert statuses(outcomes) == {"bc/0": "failed", "bc/1": "failed", "bc/2": "failed", "bc/3": "finished"}
     assert ended == outcomes
     reasons = {outcome.cell.seed: outcome.reason for outcome in outcomes}
@@ -97,18 +110,40 @@ def test_a_cell_that_fails_or_is_killed_does_not_stop_the_others(cell, work):
 def test_each_cell_has_a_process_of_its_own_and_as_many_run_as_jobs(cell, work):
     cells = [cell("bc", seed, settings={"do": "rest"}) for seed in range(3)]
     most = []
-    run_here(cells, 2, None, work=work, on_progress=lambda lines: most.append(len(lines)))
+    run_here(single(cells), 2, None, work=work, on_progress=lambda lines: most.append(len(lines)))
     assert max(most) == 2
     assert len({(made.folder / "process").read_text() for made in cells}) == 3
+
+
+def test_a_piece_of_several_cells_has_one_process_and_an_outcome_a_cell(cell, work):
+    together = importlib.import_module(work.__module__).together
+    cells, dead = [cell("bc", seed) for seed in range(3)], [cell("die", seed) for seed in range(2)]
+    shown = []
+    outcomes = run_here(
+        [tuple(cells), (cell("iql"),), tuple(dead)], 2, None, work=work, work_together=together,
+        on_progress=lambda lines: shown.extend(lines),
+    )  # fmt: skip
+    found = {(outcome.cell.name, outcome.status, outcome.reason) for outcome in outcomes}
+    killed = "its process was killed, as happens where memory runs out"
+    assert found == {
+        ("bc/0", "finished", ""),
+        ("bc/1", "failed", "no such thing."),
+        ("bc/2", "stopped", "interrupted, its state is saved"),
+        ("iql/0", "finished", ""),
+        ("die/0", "failed", killed),
+        ("die/1", "failed", killed),
+    }
+    assert len({(made.folder / "process").read_text() for made in cells}) == 1
+    assert {"bc/0", "bc/1", "bc/2"} <= {made.name for made in shown}
 
 
 def test_threads_and_gpus_are_shared_out(cell, work, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cells = [cell("bc", seed, settings={"do": "tell"}) for seed in range(2)]
-    run_here(cells, 2, None, gpus=["3", "5"], work=work)
+    run_here(single(cells), 2, None, gpus=["3", "5"], work=work)
     assert {(made.folder / "told").read_text() for made in cells} == {f"{threads_for(2)} 3", f"{threads_for(2)} 5"}
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    run_here(cells[:1], 2, None, work=work)
+    run_here(single(cells[:1]), 2, None, work=work)
     assert (cells[0].folder / "told").read_text().split()[0] == "7"
     assert threads_for(10_000) == 1
 
@@ -123,7 +158,7 @@ def test_after_an_interruption_cells_save_and_nothing_is_left_running(cell, work
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    outcomes = run_here(cells, 2, None, work=work)
+    outcomes = run_here(single(cells), 2, None, work=work)
     thread.join()
     assert statuses(outcomes) == {"bc/0": "stopped", "bc/1": "stopped", "bc/2": "stopped"}
     assert [(made.folder / "saved").exists() for made in cells] == [True, True, False]
@@ -148,7 +183,7 @@ from trajplan.comparison.cells import Cell
 from trajplan.comparison.processes import run_here
 from trajplan.comparison.settings import EvaluationConfig
 if __name__ == "__main__":
-    run_here([Cell("bc", "bc", 0, "x", Path(sys.argv[2]), {"do": "wait"}, EvaluationConfig())], 1, None, work=work)
+    run_here([(Cell("bc", "bc", 0, "x", Path(sys.argv[2]), {"do": "wait"}, EvaluationConfig()),)], 1, None, work=work)
 """
 
 
@@ -168,7 +203,7 @@ def test_what_a_cell_prints_is_in_its_log_after_that_of_earlier_sessions(cell, m
     made = cell()
     made.folder.mkdir(parents=True)
     made.log.write_text("before\n")
-    (outcome,) = run_here([made], 1, "cpu")
+    (outcome,) = run_here([(made,)], 1, "cpu")
     assert (outcome.status, outcome.cell) == ("failed", made)
     first, *_, last = made.log.read_text().splitlines()
     assert (first, last) == ("before", f"trajplan: error: {outcome.reason}")

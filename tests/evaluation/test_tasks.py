@@ -47,7 +47,7 @@ def test_tasks_take_turns_and_each_policy_hears_its_goal(goal_maze):
     episodes = evaluate(policy, environment_maker(info), episodes=7, num_envs=3, tasks=[3, 1], seed=5).episodes
     assert [episode.task for episode in episodes] == [3, 1, 3, 1, 3, 1, 3]
     for episode in episodes:
-        np.testing.assert_allclose(policy.told[5 + episode.episode], [(8.0, 0.0), None, (0.5, 0.0)][episode.task - 1])
+        np.testing.assert_allclose(policy.told[5 + episode.episode], [(8.0, 0.0), None, (0.1, 0.0)][episode.task - 1])
         assert episode.success
         assert episode.terminated
     # Task 3 is reached by the first step, task 1 needs some fifteen.

@@ -47,6 +47,7 @@ def tiny():
 
     def make(**changes):
         run = {"batch_size": 16, "updates": 12, "warmup_updates": 2, "learning_rate": 1e-2, "precision": "no"}
+        run["attention"] = "causal_blocks"
         shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "bins": 8, "window": 4}
         cadence = {"held_out": 0.2, "eval_every": 5, "eval_windows": 13, "log_every": 2, "save_every": 4}
         return TrainConfig(**run | shape | cadence | changes)

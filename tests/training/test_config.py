@@ -54,9 +54,9 @@ def test_settings_out_of_range_are_named(name, value):
 
 
 def test_length_is_passes_over_the_windows_unless_updates_are_given():
-    resolved = TrainConfig(epochs=3, batch_size=10).resolved(windows=101, bf16=False)
+    resolved = TrainConfig(epochs=3, batch_size=10).resolved(windows=101, bf16=False, cpu=False)
     assert resolved.updates == 31  # 303 windows in batches of 10
-    assert TrainConfig(updates=7).resolved(windows=101, bf16=False).updates == 7
+    assert TrainConfig(updates=7).resolved(windows=101, bf16=False, cpu=False).updates == 7
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_length_is_passes_over_the_windows_unless_updates_are_given():
     [("auto", True, "bf16"), ("auto", False, "no"), ("no", True, "no"), ("bf16", False, "bf16")],
 )
 def test_precision_is_settled_by_the_device(asked, bf16, expected):
-    assert TrainConfig(precision=asked).resolved(windows=1, bf16=bf16).precision == expected
+    assert TrainConfig(precision=asked).resolved(windows=1, bf16=bf16, cpu=False).precision == expected
 
 
 def test_differences_name_each_changed_setting_but_not_the_free_ones():

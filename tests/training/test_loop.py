@@ -95,14 +95,14 @@ def test_another_seed_gives_another_run(unbroken, dataset, tiny, tmp_path):
 MOMENTS = [
     (checkpoint, "save_settings", 0, "before"),
     (checkpoint, "save_settings", 0, "after"),
-    (checkpoint.os, "replace", 2, "after"),
+    (files.os, "replace", 2, "after"),
     (loop, "_update", 2, "after"),
     (loop, "_update", 6, "before"),
     (state, "write_tensors", 4, "before"),
     (state, "write_json", 1, "after"),
     (files.os, "rename", 1, "after"),
     (checkpoint, "save_model", 2, "before"),
-    (checkpoint.os, "replace", 21, "after"),
+    (files.os, "replace", 21, "after"),
 ]
 
 
@@ -303,6 +303,37 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(dataset, tiny, tmp_p
     weights = load_file(tmp_path / "run/model.safetensors")
     assert {w.dtype for name, w in weights.items() if name != "illegal"} == {torch.float32}
     assert read_metrics(tmp_path / "run")[-1]["loss"] < read_metrics(tmp_path / "run")[0]["loss"]
+
+
+def test_bf16_resumes_exactly_and_follows_the_seed(dataset, tiny, tmp_path, monkeypatch):
+    train(dataset, tmp_path / "whole", tiny(precision="bf16"))
+    train(dataset, tmp_path / "again", tiny(precision="bf16"))
+    assert same_weights(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again/training_state/step-00000012")
+    # Another machine, where auto would be otherwise: the run keeps what it was settled to.
+    monkeypatch.setattr(loop, "cpu_gains_by_bf16", lambda: False)
+    train(dataset, tmp_path / "again", tiny(precision="auto", attention="auto"), resume=True)
+    assert numbers(tmp_path / "again") == numbers(tmp_path / "whole")
+    assert same_weights(tmp_path / "whole", tmp_path / "again")
+
+
+@pytest.mark.parametrize(("gains", "precision"), [(True, "bf16"), (False, "no")])
+def test_a_cpu_computes_in_what_it_gains_by(dataset, tiny, tmp_path, monkeypatch, gains, precision):
+    monkeypatch.setattr(loop, "cpu_gains_by_bf16", lambda: gains)
+    train(dataset, tmp_path / "run", tiny(precision="auto", attention="auto", updates=1), device="cpu")
+    saved = json.loads((tmp_path / "run/training.json").read_text())
+    assert (saved["precision"], saved["attention"]) == (precision, "causal_blocks")
+
+
+def test_a_run_of_a_version_without_choice_of_attention_resumes_with_its_own(dataset, tiny, tmp_path):
+    train(dataset, tmp_path / "run", tiny(attention="sdpa"))
+    training = json.loads((tmp_path / "run/training.json").read_text())
+    del training["attention"]
+    (tmp_path / "run/training.json").write_text(json.dumps(training))
+    shutil.copytree(tmp_path / "run", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/training_state/step-00000012")
+    train(dataset, tmp_path / "resumed", tiny(attention="auto"), resume=True)
+    assert same_weights(tmp_path / "run", tmp_path / "resumed")
 
 
 def test_compile_is_asked_of_the_model_only_when_set(dataset, tiny, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import GoalConfig
 from trajplan.data.kinds import (
     LOCOMOTION,
     LOCOMOTION_DATA,
@@ -62,6 +63,9 @@ CHANGES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("cql", "pointmaze"): ({"target_gap": 5.0 - SUM_OF_CANDIDATES}, {}),
     ("cql", "adroit"): ({"alpha": 1.0, "actor_learning_rate": 1e-4, "temperature_learning_rate": 1e-4}, {}),
 }
+
+# Of the methods for goals, as OGBench runs them.
+GOAL_RUN = {"batch_size": 1024}
 
 # Of the methods with a dynamics model: the weight's name; then rollout length and weight by `LOCOMOTION_DATA`.
 WEIGHTS = {"mopo": "penalty_weight", "combo": "beta"}
@@ -124,6 +128,8 @@ def _rollouts(name: str, info: "DatasetInfo") -> dict[str, Any]:
 
 def preset_for(name: str, info: "DatasetInfo") -> tuple[Any, RunConfig]:
     """Settings of a method and of its run that suit a dataset."""
-    settings, run = CHANGES.get((name, row_of(info)), ({}, {}))
+    config = method_named(name).config_class()()
+    default: tuple[dict[str, Any], dict[str, Any]] = ({}, GOAL_RUN if isinstance(config, GoalConfig) else {})
+    settings, run = CHANGES.get((name, row_of(info)), default)
     settings = settings | _rollouts(name, info)
-    return replace(method_named(name).config_class()(), **settings), replace(RunConfig(), **run)
+    return replace(config, **settings), replace(RunConfig(), **run)

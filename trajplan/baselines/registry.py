@@ -47,6 +47,10 @@ class Entry:
 
 METHODS = {
     "bc": Entry("Behaviour cloning", "trajplan.baselines.bc", "BCConfig", "BC", "BC"),
+    "gcbc": Entry("Goal-conditioned behaviour cloning", "trajplan.baselines.gcbc", "GCBCConfig", "GCBC", "GCBC"),
+    "gcivl": Entry(
+        "Goal-conditioned implicit value learning", "trajplan.baselines.gcivl", "GCIVLConfig", "GCIVL", "GCIVL"
+    ),
     "iql": Entry("Implicit Q-learning", "trajplan.baselines.iql", "IQLConfig", "IQL", "IQL"),
     "awac": Entry("Advantage-weighted actor-critic", "trajplan.baselines.awac", "AWACConfig", "AWAC", "AWAC"),
     "awr": Entry("Advantage-weighted regression", "trajplan.baselines.awr", "AWRConfig", "AWR", "AWR", returns=True),

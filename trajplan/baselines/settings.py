@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trajplan.config import option, require
+from trajplan.data.goals import GoalShares
 
 
 def check_positive(config: Any, *names: str) -> None:
@@ -36,6 +37,35 @@ class NetworkConfig:
     def hidden(self) -> tuple[int, ...]:
         """The widths of the hidden layers."""
         return (self.hidden_width,) * self.hidden_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalConfig(NetworkConfig):
+    """Settings of every method that learns to reach goals: which states are goals in hindsight."""
+
+    hidden_layers: int = option(3, "hidden layers of every network")
+    hidden_width: int = option(512, "their width")
+    actor_current_goals: float = option(0.0, "share of the policy's goals that are the present itself")
+    actor_future_goals: float = option(1.0, "share that are a later state of the episode; the rest are any of the data")
+    actor_future: Literal["geometric", "uniform", "last"] = option(
+        "uniform", "which later state: geometric in the discount, uniform or the last"
+    )
+    discount: float = option(0.99, "discount, also of geometric goals")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "discount")
+        _ = self.actor_goals, self.value_goals
+
+    @property
+    def actor_goals(self) -> GoalShares:
+        """The goals that a policy learns for."""
+        return GoalShares(self.actor_current_goals, self.actor_future_goals, self.actor_future, self.discount)
+
+    @property
+    def value_goals(self) -> GoalShares | None:
+        """The goals that values are of, for a method that has values."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

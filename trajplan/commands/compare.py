@@ -18,6 +18,7 @@ from trajplan.comparison.processes import run_here
 from trajplan.comparison.report import render, text_table
 from trajplan.comparison.results import by_method, load_results, write_csv
 from trajplan.comparison.settings import EvaluationConfig, changed_flags, parse_methods, parse_settings
+from trajplan.comparison.together import plan
 from trajplan.comparison.work import run_cell
 from trajplan.comparison.worker import Outcome
 from trajplan.config import given, require
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     require(
         args.gpus_per_cell is None or args.gpus_per_cell >= 0, "--gpus-per-cell", args.gpus_per_cell, "be 0 or more"
     )
+    if args.ray is not None and args.seeds_together == "yes":
+        raise ConfigError("--ray works cell by cell: leave out --seeds-together yes, or --ray.")
     refuse_file(args.output)
 
     dataset = args.dataset[0] if len(args.dataset) == 1 else tuple(args.dataset)
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         missing, status = left, 0
         _name_missing(missing)
     else:
-        missing, status = _run_all(cells, list(left), args)
+        missing, status = _run_all(cells, list(left), info, args)
     words = ["trajplan", "compare", "--dataset", *args.dataset, "--methods", args.methods, f"--seeds={args.seeds}"]
     words += [*changed_flags(evaluation), "--output", str(args.output), *(["--set", *args.set] if args.set else [])]
     _write(args.output, cells, info, missing, shlex.join(words))
@@ -89,7 +92,9 @@ def _check(cells: Sequence[Cell], device: str | None, *, simulators: bool) -> Da
     return dataset.info
 
 
-def _run_all(cells: Sequence[Cell], left: Sequence[Cell], args: argparse.Namespace) -> tuple[dict[Cell, str], int]:
+def _run_all(
+    cells: Sequence[Cell], left: Sequence[Cell], info: DatasetInfo, args: argparse.Namespace
+) -> tuple[dict[Cell, str], int]:
     """Work on the unfinished cells; gives those still unfinished with the reason, and the exit status."""
     bar = tqdm(
         total=len(cells),
@@ -111,7 +116,7 @@ def _run_all(cells: Sequence[Cell], left: Sequence[Cell], args: argparse.Namespa
         tqdm.write(f"{outcome.cell.name} {outcome.status}{spent}{detail}", file=sys.stderr)
 
     with bar:
-        outcomes = _outcomes(left, args, {"on_end": end, "on_progress": show})
+        outcomes = _outcomes(left, info, args, {"on_end": end, "on_progress": show})
     missing = {outcome.cell: outcome.reason for outcome in outcomes if outcome.status != "finished"}
     if any(outcome.status == "stopped" for outcome in outcomes):
         print("trajplan: interrupted; the same command resumes.", file=sys.stderr)
@@ -119,7 +124,9 @@ def _run_all(cells: Sequence[Cell], left: Sequence[Cell], args: argparse.Namespa
     return missing, 1 if missing else 0
 
 
-def _outcomes(left: Sequence[Cell], args: argparse.Namespace, callbacks: dict[str, Any]) -> list[Outcome]:
+def _outcomes(
+    left: Sequence[Cell], info: DatasetInfo, args: argparse.Namespace, callbacks: dict[str, Any]
+) -> list[Outcome]:
     if not left:
         return []
     if args.ray is not None:
@@ -128,7 +135,10 @@ def _outcomes(left: Sequence[Cell], args: argparse.Namespace, callbacks: dict[st
     for cell in left:
         check_device(cell.method, args.device)
     gpus = _gpus() if args.jobs > 1 and args.device != "cpu" else []
-    return run_here(left, args.jobs, args.device, gpus=gpus, **callbacks)
+    planned = plan(left, info, args.device, args.seeds_together)
+    for line in planned.lines:
+        tqdm.write(line, file=sys.stderr)
+    return run_here(planned.pieces, args.jobs, args.device, gpus=gpus, **callbacks)
 
 
 def _gpus() -> list[str]:

@@ -5,16 +5,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
 from multiprocessing import active_children, get_context, parent_process
 from queue import SimpleQueue
 from typing import Any
 
 from trajplan.comparison.cells import Cell
 from trajplan.comparison.results import progress
-from trajplan.comparison.worker import Outcome, failure, run_logged
+from trajplan.comparison.together import Piece
+from trajplan.comparison.worker import Outcome, failure, run_logged, run_together_logged
 from trajplan.files import make_folder
 from trajplan.runs.interrupt import Interrupt
 
@@ -23,31 +25,33 @@ POLL_SECONDS = 0.2
 SHOW_SECONDS = 2.0
 
 Work = Callable[[Cell, str | None], bool]
+WorkTogether = Callable[[Sequence[Cell], str | None], list[bool | str]]
 OnEnd = Callable[[Outcome], None]
 OnProgress = Callable[[dict[Cell, str]], None]
 
 
 def run_here(
-    cells: Sequence[Cell],
+    pieces: Sequence[Piece],
     jobs: int,
     device: str | None,
     *,
     gpus: Sequence[str] = (),
     work: Work = run_logged,
+    work_together: WorkTogether = run_together_logged,
     on_end: OnEnd = lambda outcome: None,
     on_progress: OnProgress = lambda lines: None,
 ) -> list[Outcome]:
-    """Work on cells, `jobs` at a time; after Ctrl-C or SIGTERM they save and stop, and this waits for them.
+    """Work on cells, `jobs` pieces at a time; after Ctrl-C or SIGTERM they save and stop, and this waits for them.
 
-    Each cell has an executor of one process to itself rather than a place in a larger one, which would end all its
+    Each piece has an executor of one process to itself rather than a place in a larger one, which would end all its
     processes when one of them is killed. So a cell's peak memory is its own, too.
 
     Args:
-        cells: what to work on, in this order.
-        jobs: cells at a time.
+        pieces: what to work on, in this order: a cell each, or several that are trained together.
+        jobs: pieces at a time.
         device: where, as `run_cell` takes it.
         gpus: of several GPUs each of the `jobs` places gets one, in turn.
-        work: what a process does with its cell.
+        work, work_together: what a process does with its cell, or with several.
         on_end: called with each outcome.
         on_progress: called every `SHOW_SECONDS` or so with how far the cells in work are.
 
@@ -57,22 +61,22 @@ def run_here(
     places: SimpleQueue[str | None] = SimpleQueue()
     for place in range(jobs):
         places.put(gpus[place % len(gpus)] if len(gpus) > 1 else None)
-    begun: dict[Cell, float] = {}
+    begun: dict[Piece, float] = {}
 
-    def run(cell: Cell) -> bool:
-        gpu, begun[cell] = places.get(), time.monotonic()
+    def run(piece: Piece) -> list[bool | str]:
+        gpu, begun[piece] = places.get(), time.monotonic()
         try:
             with ProcessPoolExecutor(
                 1, get_context("spawn"), initializer=_prepare, initargs=(threads_for(jobs), gpu)
             ) as process:
-                return process.submit(_work, work, cell, device).result()
+                return process.submit(_work, work, work_together, piece, device).result()
         finally:
             places.put(gpu)
 
-    for cell in cells:
+    for cell in chain.from_iterable(pieces):
         make_folder(cell.folder)
     with Interrupt() as interrupt, ThreadPoolExecutor(jobs) as threads:
-        futures = {threads.submit(run, cell): cell for cell in cells}
+        futures = {threads.submit(run, piece): piece for piece in pieces}
         try:
             return _follow(futures, begun, interrupt, on_end, on_progress)
         except BaseException:
@@ -83,8 +87,8 @@ def run_here(
 
 
 def _follow(
-    futures: "dict[Future[bool], Cell]",
-    begun: dict[Cell, float],
+    futures: "dict[Future[list[bool | str]], Piece]",
+    begun: dict[Piece, float],
     interrupt: Interrupt,
     on_end: OnEnd,
     on_progress: OnProgress,
@@ -101,11 +105,13 @@ def _follow(
             _terminate(told)
         elif time.monotonic() - shown >= SHOW_SECONDS:
             shown = time.monotonic()
-            on_progress({futures[one]: progress(futures[one]) for one in waiting if futures[one] in begun})
-        for future, cell in ((one, cell) for one, cell in futures.items() if one in done):
-            seconds = time.monotonic() - begun[cell] if cell in begun else 0.0
-            outcomes.append(_outcome(cell, future, stopping, seconds))
-            on_end(outcomes[-1])
+            in_work = [futures[one] for one in waiting if futures[one] in begun]
+            on_progress({cell: progress(cell) for cell in chain.from_iterable(in_work)})
+        for future, piece in ((one, piece) for one, piece in futures.items() if one in done):
+            seconds = time.monotonic() - begun[piece] if piece in begun else 0.0
+            for outcome in _outcomes(piece, future, stopping, seconds):
+                outcomes.append(outcome)
+                on_end(outcome)
     return outcomes
 
 
@@ -142,9 +148,9 @@ def _follow_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(work: Work, cell: Cell, device: str | None) -> bool:
+def _work(work: Work, work_together: WorkTogether, piece: Piece, device: str | None) -> list[bool | str]:
     try:
-        return work(cell, device)
+        return [work(piece[0], device)] if len(piece) == 1 else work_together(piece, device)
     finally:
         if not _parent().is_alive():
             # Nobody hears the result, and an executor's process would wait for more work for ever.
@@ -157,10 +163,26 @@ def _parent() -> Any:
     return parent
 
 
-def _outcome(cell: Cell, future: "Future[bool]", stopping: bool, seconds: float) -> Outcome:
+def _outcomes(piece: Piece, future: "Future[list[bool | str]]", stopping: bool, seconds: float) -> Iterator[Outcome]:
+    """What came of each cell of a piece; what ended its process is of them all."""
+    if not future.cancelled() and future.exception() is None:
+        for cell, done in zip(piece, future.result(), strict=True):
+            if isinstance(done, str):
+                yield Outcome(cell, "failed", done, seconds)
+            elif done:
+                yield Outcome(cell, "finished", seconds=seconds)
+            else:
+                yield Outcome(cell, "stopped", "interrupted, its state is saved", seconds)
+        return
+    for cell in piece:
+        yield _cut_short(cell, future, stopping, seconds)
+
+
+def _cut_short(cell: Cell, future: "Future[list[bool | str]]", stopping: bool, seconds: float) -> Outcome:
     if future.cancelled():
         return Outcome(cell, "stopped", "not begun")
     error = future.exception()
+    assert error is not None
     if isinstance(error, BrokenProcessPool):
         if stopping:
             # It was told to stop while it still started, with nothing to save.
@@ -168,8 +190,4 @@ def _outcome(cell: Cell, future: "Future[bool]", stopping: bool, seconds: float)
         return Outcome(cell, "failed", "its process was killed, as happens where memory runs out", seconds)
     if isinstance(error, KeyboardInterrupt):
         return Outcome(cell, "stopped", "interrupted", seconds)
-    if error is not None:
-        return Outcome(cell, "failed", failure(error), seconds)
-    if future.result():
-        return Outcome(cell, "finished", seconds=seconds)
-    return Outcome(cell, "stopped", "interrupted, its state is saved", seconds)
+    return Outcome(cell, "failed", failure(error), seconds)

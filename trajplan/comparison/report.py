@@ -217,6 +217,11 @@ def _learning(methods: Sequence[Method], axis: str) -> str:
     return text if lines or losses else ""
 
 
+def _trained_on(result: Result) -> str:
+    together = f", {result.seeds_together} seeds together" if result.seeds_together > 1 else ""
+    return f"{result.cost['device']}{together}"
+
+
 def _cost(methods: Sequence[Method]) -> str:
     head = ["method", "updates", "training", "updates a second", "evaluation", "steps a second", "peak memory"]
     gpu = any(result.cost["gpu_memory_bytes"] is not None for method in methods for result in method.results)
@@ -237,11 +242,11 @@ def _cost(methods: Sequence[Method]) -> str:
         ]
         if gpu:
             row.append(f"{max(cost['gpu_memory_bytes'] or 0 for cost in costs) / MIB:,.0f} MiB")
-        rows.append([*row, ", ".join(sorted({cost["device"] for cost in costs}))])
+        rows.append([*row, ", ".join(sorted({_trained_on(result) for result in method.results}))])
     return (
         "<h2>Time and memory</h2><p>A run's mean; memory is the greatest of all runs. Training times hold the "
-        "evaluations on the way and the training of a dynamics model, speeds do not. All depend on what "
-        "else the machine did.</p>" + markup.table(head, rows)
+        "evaluations on the way and the training of a dynamics model, speeds do not; of seeds trained together "
+        "each has the time of all of them. All depend on what else the machine did.</p>" + markup.table(head, rows)
     )
 
 

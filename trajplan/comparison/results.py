@@ -64,6 +64,11 @@ class Result:
         return self.returns if self.reference is None else self.reference.normalize(self.returns)
 
     @property
+    def seeds_together(self) -> int:
+        """How many seeds one process trained at once, whose time the cost is; records of earlier versions name none."""
+        return self.cost.get("together", 1)
+
+    @property
     def evaluation_seconds(self) -> float | None:
         """How long all episodes take at the measured speed; None where only finished ones were taken over."""
         timing = self.evaluation["timing"]
@@ -189,6 +194,7 @@ def row(result: Result) -> dict[str, Any]:
         "peak_memory_mib": round(cost["peak_memory_bytes"] / MIB, 1),
         "gpu_memory_mib": None if gpu is None else round(gpu / MIB, 1),
         "device": cost["device"],
+        "seeds_together": result.seeds_together,
         "folder": result.cell.folder.relative_to(result.cell.output).as_posix(),
     }
 

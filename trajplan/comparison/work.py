@@ -52,17 +52,22 @@ def run_cell(cell: Cell, device: str | None = None) -> bool:
             return True
         _check_device(cell, device)
         return not _train(cell, device).interrupted
-    # SIGTERM leaves as Ctrl-C does: through every `finally`.
+    with terminated_as_interrupted(), alone(cell.folder):
+        return _run(cell, device)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within it SIGTERM leaves as Ctrl-C does: through every `finally`."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _alone(cell.folder):
-            return _run(cell, device)
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep a second process of this machine from the cell; the system frees it when this one ends, however it does."""
     make_folder(folder)
     with (folder / "lock").open("w") as file:
@@ -88,8 +93,7 @@ def _run(cell: Cell, device: str | None) -> bool:
         result = _train(cell, device)
         if result.interrupted:
             return _interrupted(f"{cell.name} stopped after {result.updates} updates, saved")
-        record["cost"] = training_cost(cell) | _taken()
-        write_record(cell, record)
+        write_cost(cell, record)
     else:
         check_model(cell)
     _set_aside(cell, record)
@@ -180,6 +184,12 @@ def _with_episodes_there(cell: Cell) -> Cell:
         return cell
     there = max((entry["episode"] + 1 for entry in read_json(cell.evaluated)["episodes"]), default=0)
     return replace(cell, evaluation=replace(cell.evaluation, episodes=max(there, cell.evaluation.episodes)))
+
+
+def write_cost(cell: Cell, record: dict[str, Any], together: int = 1) -> None:
+    """Record what the training took that this process ended, of so many seeds together."""
+    record["cost"] = training_cost(cell) | _taken() | {"together": together}
+    write_record(cell, record)
 
 
 def _taken() -> dict[str, Any]:

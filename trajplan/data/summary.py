@@ -74,6 +74,12 @@ def describe(dataset: Episodes) -> str:
         f"  actions       {_actions(info)}",
         f"  return        {_line(_spread(dataset.returns))}",
     ]
+    if info.goal_columns is not None:
+        lines.append(f"  goals         {', '.join(observation_names(info)[column] for column in info.goal_columns)}")
+    lines += [f"  held out      {id}" for id in info.held_out]
+    for transform in info.transforms:
+        settings = ", ".join(f"{key} {value}" for key, value in transform.items() if key != "name")
+        lines.append(f"  changed by    {transform['name']}: {settings}")
     if reference is not None:
         score, std = reference.normalize(dataset.returns.mean()), reference.normalize_std(dataset.returns.std())
         scale = f"0 is {reference.min:g} and 100 is {reference.max:g}, from {reference.source}"

@@ -13,8 +13,8 @@ from trajplan.data.episodes import Episodes
 class Batch:
     """B transitions. `terminations` is True at real ends only: a time limit does not stop the bootstrap.
 
-    The last three are set where `Transitions` was given a discount. They describe the rest of the episode; how to value
-    what follows an episode that was cut off is up to the method.
+    Returns, weights and observations of the last are set where `Transitions` was given a discount. They describe the
+    rest of the episode; how to value what follows an episode that was cut off is up to the method.
     """
 
     observations: torch.Tensor  # (B, S) float32
@@ -25,6 +25,8 @@ class Batch:
     returns: torch.Tensor | None = None  # (B,) float32: sum of discount^k r, from this transition's own reward on
     last_weights: torch.Tensor | None = None  # (B,) float32: discount^(transitions left); 0 before a real end
     last_observations: torch.Tensor | None = None  # (B, S) float32, the episode's
+    goals: torch.Tensor | None = None  # (B, G) float32, what rewards and terminations are of: `GoalTransitions`
+    actor_goals: torch.Tensor | None = None  # (B, G) float32, what the action is to have been taken for
 
 
 class Transitions:

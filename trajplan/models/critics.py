@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trajplan.models.distributions import Categorical, Distribution
 from trajplan.models.networks import Dimensions, EnsembleMLP, mlp
@@ -59,6 +60,27 @@ class DiscreteTwinQ(nn.Module):
         """(B, S) and indices (B, 1) -> (2, B)."""
         index = actions.long().expand(2, *actions.shape)
         return self.values(observations).gather(-1, index).squeeze(-1)
+
+
+class TwinGoalValue(nn.Module):
+    """Two functions V(s, g), computed together: GELU layers, each normalised (Ba et al. 2016) if asked for.
+
+    The normalisation has no scale and shift of its own, which the next layer's weights and biases hold already.
+    """
+
+    def __init__(self, dimensions: Dimensions, hidden: tuple[int, ...], layer_norm: bool) -> None:
+        super().__init__()
+        activation = normalised_gelu if layer_norm else functional.gelu
+        self.networks = EnsembleMLP(2, dimensions.with_goal.observation_dim, hidden, 1, activation)
+
+    def forward(self, observations: Tensor, goals: Tensor) -> Tensor:
+        """(B, S) and (B, G) -> (2, B)."""
+        return self.networks(torch.cat([observations, goals], dim=-1)).squeeze(-1)
+
+
+def normalised_gelu(x: Tensor) -> Tensor:
+    """GELU, then every row with mean 0 and variance 1: (..., width)."""
+    return functional.layer_norm(functional.gelu(x), x.shape[-1:])
 
 
 def make_critic(dimensions: Dimensions, hidden: tuple[int, ...]) -> TwinQ | DiscreteTwinQ:

@@ -5,7 +5,7 @@ Shapes: B batch, S observation_dim, A action_dim, M members.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -26,16 +26,24 @@ class Dimensions:
         observation_dim: S.
         action_dim: A; 1 for Discrete actions.
         num_actions: number of Discrete actions; None for continuous ones.
+        goal_dim: numbers that a goal holds; None where the dataset knows no goals.
     """
 
     observation_dim: int
     action_dim: int
     num_actions: int | None = None
+    goal_dim: int | None = None
 
     @classmethod
     def of(cls, info: DatasetInfo) -> "Dimensions":
         """Those of a dataset."""
-        return cls(info.observation_dim, info.action_dim, info.num_actions)
+        goal_dim = None if info.goal_columns is None else len(info.goal_columns)
+        return cls(info.observation_dim, info.action_dim, info.num_actions, goal_dim)
+
+    @property
+    def with_goal(self) -> "Dimensions":
+        """Those of networks that see an observation and a goal side by side."""
+        return replace(self, observation_dim=self.observation_dim + (self.goal_dim or 0))
 
 
 def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """Between an environment's units and those in which networks of policies and values see them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,11 @@ class Scaling:
     def observations(self, observations: Tensor) -> Tensor:
         """(..., S), as the method sees them."""
         return (observations - self.mean) / self.std
+
+    def goals(self, goals: Tensor, columns: Sequence[int]) -> Tensor:
+        """(..., G) of an observation's columns, as the method sees them."""
+        index = torch.tensor(columns, device=self.mean.device)
+        return (goals - self.mean[index]) / self.std[index]
 
     def environment_observations(self, observations: Tensor) -> Tensor:
         """The inverse, (..., S)."""

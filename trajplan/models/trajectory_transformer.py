@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
 from trajplan.errors import ConfigError
+from trajplan.models import causal_blocks
 from trajplan.models.stand_in import MODEL_TYPE
 
 KINDS = ("observation", "action", "reward", "return")
@@ -222,13 +223,15 @@ class TrajectoryTransformer(PreTrainedModel):
 
 def _needs_mask(implementation: str) -> bool:
     """Whether an attention implementation of transformers attends to the future unless a mask forbids it."""
-    if implementation == "sdpa" or is_flash_attention_requested(requested_attention_implementation=implementation):
+    if implementation in ("sdpa", causal_blocks.NAME):
+        return False
+    if is_flash_attention_requested(requested_attention_implementation=implementation):
         return False
     if implementation == "eager":
         return True
     raise ConfigError(
         f"attn_implementation is {implementation!r}, which is not known to be causal in this model: it must be sdpa, "
-        "eager or one of the flash attentions."
+        f"{causal_blocks.NAME}, eager or one of the flash attentions."
     )
 
 

@@ -22,7 +22,7 @@ class TrainConfig:
     n_head: int = option(4, "attention heads", group="model")
     n_embd: int = option(128, "width; a multiple of the number of heads", group="model")
     embd_pdrop: float = option(0.1, "dropout on the embeddings", group="model")
-    attn_pdrop: float = option(0.1, "dropout on the attention weights (on a CPU, 0 doubles the speed)", group="model")
+    attn_pdrop: float = option(0.1, "dropout on the attention weights", group="model")
     resid_pdrop: float = option(0.1, "dropout on the residual branches", group="model")
     tokenizer: Literal["quantile", "uniform"] = option(
         "quantile", "bins of equal mass or of equal width", group="tokens"
@@ -71,7 +71,10 @@ class TrainConfig:
     log_every: int = option(10, "updates between two lines of metrics.jsonl", group="run")
     save_every: int = option(500, "updates between two checkpoints", group="run")
     precision: Literal["auto", "no", "bf16"] = option(
-        "auto", "mixed precision (auto: bf16 on a GPU, else none)", group="run"
+        "auto", "mixed precision (auto: bf16 on a GPU and on a CPU that multiplies in it, else none)", group="run"
+    )
+    attention: Literal["auto", "sdpa", "causal_blocks"] = option(
+        "auto", "how attention is computed (auto: causal_blocks on a CPU, else torch's own, sdpa)", group="run"
     )
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass to save memory", group="run"
@@ -106,16 +109,18 @@ class TrainConfig:
         require(patience is None or self.held_out > 0, "patience", patience, "be none where held_out is 0")
         tracker_names(self.trackers)
 
-    def resolved(self, *, windows: int, bf16: bool) -> "TrainConfig":
-        """The same settings with the open ones settled: `updates` from `epochs`, `precision` from the device.
+    def resolved(self, *, windows: int, bf16: bool, cpu: bool) -> "TrainConfig":
+        """The same settings with the open ones settled: `updates` from `epochs`, the others from the device.
 
         Args:
             windows: training windows, one for every transition of the training episodes.
-            bf16: whether the run is on a GPU that computes in bf16.
+            bf16: whether the run's device gains by computing in bf16.
+            cpu: whether the run is on a CPU.
         """
         updates = self.updates or max(1, math.ceil(self.epochs * windows / self.batch_size))
         precision = self.precision if self.precision != "auto" else ("bf16" if bf16 else "no")
-        return replace(self, updates=updates, precision=precision)
+        attention = self.attention if self.attention != "auto" else ("causal_blocks" if cpu else "sdpa")
+        return replace(self, updates=updates, precision=precision, attention=attention)
 
 
 def differences(now: TrainConfig, before: TrainConfig) -> list[str]:

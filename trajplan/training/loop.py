@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trajplan.config import to_dict
 from trajplan.data.dataset import OfflineDataset
-from trajplan.devices import choose_device
+from trajplan.devices import choose_device, cpu_gains_by_bf16
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.models.trajectory_transformer import KINDS, TrajectoryTransformer, TrajectoryTransformerConfig
 from trajplan.runs import folder as run_folder
@@ -40,13 +40,15 @@ from trajplan.training.evaluate_loss import HeldOut
 from trajplan.training.optimizer import learning_rate, make_optimizer
 from trajplan.training.preflight import preflight
 from trajplan.training.progress import Progress
-from trajplan.training.resume import check_same_settings
+from trajplan.training.resume import check_same_settings, keep_open_settings
 from trajplan.training.run_state import Run, restore, save
 
 
-def supports_bf16(device: str | None = None) -> bool:
-    """Whether training goes to a GPU that computes in bf16; `device` as in `uses_gpu`."""
-    return uses_gpu(device) and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def gains_by_bf16(device: str | None = None) -> bool:
+    """Whether training goes to a GPU or a processor that gains by computing in bf16; `device` as in `uses_gpu`."""
+    if not uses_gpu(device):
+        return cpu_gains_by_bf16()
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def uses_gpu(device: str | None = None) -> bool:
@@ -92,7 +94,9 @@ def train(
     resumed = run_folder.resumes(folder, resume)
     training, held_out = preflight(dataset, config)
     windows = int(dataset.lengths[training].sum())
-    config = config.resolved(windows=windows, bf16=supports_bf16(device))
+    if resumed:
+        config = keep_open_settings(folder, config)
+    config = config.resolved(windows=windows, bf16=gains_by_bf16(device), cpu=not uses_gpu(device))
     if resumed:
         run_folder.check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
@@ -176,6 +180,7 @@ def build(
             **{name: getattr(config, name) for name in names + weights},
         )
     ).to(accelerator.device)
+    raw.set_attn_implementation(config.attention)
     raw.train()
     if config.gradient_checkpointing:
         # transformers 5.23 has a new name for it and warns about the old one, the only one of 5.17.

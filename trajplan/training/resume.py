@@ -9,6 +9,9 @@ from trajplan.files import BASELINE_TYPE, read_json
 from trajplan.runs.folder import refuse_changes
 from trajplan.training.config import TrainConfig, differences
 
+# What runs of versions without these settings did.
+EARLIER = {"attention": "sdpa"}
+
 
 def saved_config(folder: Path) -> TrainConfig:
     """The resolved settings of the run in a folder; a baseline's is refused."""
@@ -21,9 +24,15 @@ def saved_config(folder: Path) -> TrainConfig:
         )
     path = folder / "training.json"
     try:
-        return from_dict(TrainConfig, read_json(path))
+        return from_dict(TrainConfig, EARLIER | read_json(path))
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def keep_open_settings(folder: Path, config: TrainConfig) -> TrainConfig:
+    """Settings in which `auto` becomes what the run in a folder was settled to, on whatever machine."""
+    saved, names = saved_config(folder), ("precision", "attention")
+    return replace(config, **{name: getattr(saved, name) for name in names if getattr(config, name) == "auto"})
 
 
 def check_same_settings(folder: Path, config: TrainConfig) -> None:

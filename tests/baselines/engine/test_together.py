@@ -11,7 +11,7 @@ import torch
 from trajplan.baselines.engine import together, updates
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.together import StackedMethod, sample_together, train_together, why_apart
-from trajplan.baselines.engine.trainer import train
+from trajplan.baselines.engine.trainer import train, transitions_for
 from trajplan.baselines.engine.updates import Updates
 from trajplan.baselines.registry import METHODS
 from trajplan.data.transitions import Batch
@@ -37,6 +37,7 @@ SETTINGS = {
 def noisy(policy):
     """An evaluation that draws random numbers, as a user's might."""
     torch.rand(3)
+    policy.reset([0], [0], np.ones((1, 2)))
     return {"return": float(policy.act(np.ones((1, 3), np.float32), np.zeros(1), np.zeros(1)).sum())}
 
 
@@ -51,7 +52,7 @@ def doubled(batch):
 
 def trained(dataset, name, config, count, *, stacked):
     """Weights of three seeds after `count` updates in float64, batches and noise from each one's own generator."""
-    transitions = dataset.transitions(discount=0.9 if METHODS[name].returns else None)
+    transitions = transitions_for(name, config, dataset, None, torch.device("cpu"))
     methods, states = [], []
     for seed in range(3):
         torch.manual_seed(seed)

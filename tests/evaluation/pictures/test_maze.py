@@ -3,6 +3,8 @@ import time
 import numpy as np
 import pytest
 
+from trajplan.data.environment import make_environment
+from trajplan.data.info import DatasetInfo
 from trajplan.evaluation.pictures.maze import (
     BALL,
     BEST,
@@ -18,8 +20,6 @@ from trajplan.evaluation.pictures.maze import (
 
 @pytest.fixture
 def large():
-    from trajplan.data.environment import make_environment
-
     return make_environment("PointMaze_Large-v3")
 
 
@@ -49,6 +49,47 @@ def test_columns_agree_with_the_observation(large, point_maze):
     assert flat[maze.position] == pytest.approx(observation["achieved_goal"])
     assert flat[maze.goal] == pytest.approx(observation["desired_goal"])
     assert is_point_maze(large, point_maze)
+
+
+@pytest.mark.parametrize("name", ["medium", "large"])
+def test_the_map_of_ogbenchs_mazes_agrees_with_the_simulator(name):
+    with make_environment(f"pointmaze-{name}-v0") as env:
+        info = DatasetInfo("a/maze-v0", env.observation_space, env.action_space, env.spec)
+        env.reset(seed=0, options={"task_id": 2})
+        simulated, maze = env.unwrapped, maze_of(env, info)
+        left, right, bottom, top = maze.extent
+        size = maze.walls.shape
+        for row, column in np.ndindex(size):
+            # Row 0 of the picture is the simulator's last.
+            x, y = simulated.ij_to_xy((size[0] - 1 - row, column))
+            assert (x, y) == pytest.approx((left + (column + 0.5) * maze.cell, top - (row + 0.5) * maze.cell))
+            assert maze.walls[row, column] == (simulated.maze_map[size[0] - 1 - row, column] == 1)
+        assert (right - left, top - bottom) == (4 * size[1], 4 * size[0])
+        assert (maze.position, maze.goal, maze.goal_radius) == (slice(0, 2), None, 1.0)
+        assert maze.goal_in(env, np.zeros(2)) == pytest.approx(simulated.cur_goal_xy)
+        assert is_point_maze(env, info)
+        # The ball cannot pass what the map shows as walls.
+        for action in ([1, 0], [0, 1], [-1, 0], [0, -1]):
+            env.reset(seed=0, options={"task_id": 1})
+            for _ in range(60):
+                place = env.step(np.float32(action))[0]
+            cell = int((top - place[1]) / maze.cell), int((place[0] - left) / maze.cell)
+            assert not maze.walls[cell]
+
+
+def test_a_goal_that_the_observation_does_not_tell_is_drawn(goal_maze):
+    env = make_environment(goal_maze)
+    info = DatasetInfo("a/maze-v0", env.observation_space, env.action_space, env.spec)
+    observation, _ = env.reset(seed=0, options={"task_id": 1})
+    maze = maze_of(env, info)
+    assert maze.extent == (-6, 14, -6, 10)
+    frame = MazeRenderer(maze, 400).frame(observation.astype(np.float32), goal=maze.goal_in(env, observation))
+    assert frame.shape == (320, 400, 3)
+    # 20 pixels a unit, from the upper left corner at (-6, 10).
+    assert tuple(frame[200, 280]) == GOAL
+    assert tuple(frame[198, 122]) == BALL
+    # The wall inside is in the third row from below, above the middle of the lowest way.
+    assert tuple(frame[200 - 80, 120 + 80]) == WALL
 
 
 def test_other_environments_are_no_mazes(cartpole, point_maze):

@@ -5,6 +5,7 @@ dataset and how rewards were transformed; model.safetensors holds the networks a
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trajplan.baselines.engine.method import Method
 from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import GoalConfig
 from trajplan.config import from_dict, to_dict
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import CheckpointError, TrajplanError
@@ -48,7 +50,12 @@ def save_settings(
     write_json(
         folder / "config.json", {"model_type": BASELINE_TYPE, "method": name, **sizes, "settings": to_dict(config)}
     )
-    write_json(folder / "dataset.json", info.to_dict() | {"reward_transform": dict(transform)})
+    recorded = {"reward_transform": dict(transform)}
+    if isinstance(config, GoalConfig):
+        values = config.value_goals
+        goals = {"actor": asdict(config.actor_goals), "value": None if values is None else asdict(values)}
+        recorded["goal_relabelling"] = {"name": "hindsight", **goals}
+    write_json(folder / "dataset.json", info.to_dict() | recorded)
     # Last: from here on the folder holds a run.
     write_json(folder / "training.json", to_dict(run))
 

@@ -24,6 +24,8 @@ class Learner(Protocol):
 
     Attributes:
         optimizers: by the name of what they train.
+        needs_goals: whether `act` takes goals (B, G) too, standardised as an observation's columns are; not needed
+            where it does not.
         cosine: those of them whose learning rate falls to 0 along half a cosine during the run.
     """
 

@@ -10,7 +10,10 @@ from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, tra
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.terminals import check_terminals
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import GoalConfig
+from trajplan.config import require
 from trajplan.data.dataset import OfflineDataset
+from trajplan.data.goals import goal_columns
 from trajplan.models.scaling import Scaling
 from trajplan.runs.trackers import check_trackers, tracker_names
 
@@ -41,6 +44,10 @@ def preflight(dataset: OfflineDataset, name: str, config: Any, run_config: RunCo
     reward = reward_transform(dataset, run_config.reward_transform)
     episodes = training_episodes(dataset, run_config)
     check_terminals(dataset, config)
+    if isinstance(config, GoalConfig):
+        goal_columns(dataset.info)
+        transform = run_config.reward_transform
+        require(transform == "none", "reward_transform", transform, f"be none for {name}, whose rewards tell of goals")
     model_based = isinstance(config, ModelBasedConfig)
     split = model_split(dataset, episodes, config, run_config.seed) if model_based else None
     return Ready(method_class, scaling, reward, episodes, split)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from trajplan.baselines.dynamics.learned_model import draw_report, prepare_model
@@ -26,8 +27,10 @@ from trajplan.baselines.engine.scaling import scaled_dataset
 from trajplan.baselines.engine.settings import FREE_ON_RESUME, RunConfig
 from trajplan.baselines.engine.updates import Updates
 from trajplan.baselines.registry import method_named
+from trajplan.baselines.settings import GoalConfig
 from trajplan.config import changes, to_dict
 from trajplan.data.dataset import OfflineDataset
+from trajplan.data.goals import GoalTransitions
 from trajplan.data.transitions import Batch, Transitions
 from trajplan.devices import choose_device
 from trajplan.errors import CheckpointError, TrajplanError
@@ -117,10 +120,19 @@ def prepare(dataset: OfflineDataset, name: str, config: Any, run_config: RunConf
     """What does not depend on the seed, but for the split of a dynamics model's data."""
     ready = preflight(dataset, name, config, run_config)
     seen = scaled_dataset(dataset, ready.scaling, *ready.reward)
-    discount = config.discount if method_named(name).returns else None
-    transitions = seen.transitions(episodes=ready.episodes, device=device, discount=discount)
+    transitions = transitions_for(name, config, seen, ready.episodes, device)
     ready = ready._replace(scaling=ready.scaling.to(device))
     return Task(dataset, name, config, ready, transitions, fingerprint_of(seen), device)
+
+
+def transitions_for(
+    name: str, config: Any, seen: OfflineDataset, episodes: np.ndarray | None, device: torch.device
+) -> Transitions:
+    """What a method's batches are drawn from: with goals or with returns where its settings or its entry say so."""
+    if isinstance(config, GoalConfig):
+        return GoalTransitions(seen, config.actor_goals, config.value_goals, episodes=episodes, device=device)
+    discount = config.discount if method_named(name).returns else None
+    return seen.transitions(episodes=episodes, device=device, discount=discount)
 
 
 def begin(

@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "baselines.updates=5000 is for all but tt, tt.preset names its preset, tt.planner its planner",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells worked on at a time (default: 1)")
+    parser.add_argument(
+        "--seeds-together",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whether one process trains the seeds of a method as one batched computation, where the method can; each "
+        "is what it would be alone (auto: on a GPU, where it is faster)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)")
     parser.add_argument(
         "--ray",

@@ -73,6 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for files without next_observations: end an episode, as at a timeout, where the observation jumps",
     )
 
+    summary = "copy a goal environment's dataset without the goal in its observations"
+    goals = actions.add_parser("goals", help=summary, description=_sentence(summary))
+    goals.add_argument("dataset", metavar="DATASET", help="Minari id of observations with achieved_goal, desired_goal")
+    goals.add_argument("--id", required=True, metavar="ID", help="new Minari id, e.g. mine/pointmaze-goals-v0")
+    goals.epilog = (
+        "Models and policies of the copy are told the goal at reset, as those of OGBench's data are; its goals are "
+        "what achieved_goal is to become."
+    )
+
 
 def _sentence(summary: str) -> str:
     return summary[0].upper() + summary[1:] + "."

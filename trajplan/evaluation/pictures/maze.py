@@ -1,4 +1,4 @@
-"""Mazes of Gymnasium-Robotics seen from above, drawn without any graphics library."""
+"""Mazes of Gymnasium-Robotics and OGBench seen from above, drawn without any graphics library."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,37 +21,64 @@ class MazeMap:
 
     Attributes:
         walls: (rows, columns) bool, the first row at the top.
-        cell: side of a cell in the simulation's units; the maze's centre is (0, 0), y points up.
-        position, goal: columns of the flat observation with (x, y).
+        cell: side of a cell in the simulation's units; y points up.
+        position: columns of the flat observation with (x, y).
+        goal: those with the goal's (x, y), or None where the observation does not tell it.
         goal_radius: how near counts as reached.
+        centre: (x, y) of the map's middle.
     """
 
     walls: np.ndarray
     cell: float
     position: slice
-    goal: slice
+    goal: slice | None
     goal_radius: float = 0.45
+    centre: tuple[float, float] = (0.0, 0.0)
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
         """(left, right, bottom, top) of the map in the simulation's units."""
         half_height, half_width = (self.cell * size / 2 for size in self.walls.shape)
-        return -half_width, half_width, -half_height, half_height
+        x, y = self.centre
+        return x - half_width, x + half_width, y - half_height, y + half_height
+
+    def goal_in(self, env: gymnasium.Env, observation: np.ndarray) -> np.ndarray:
+        """(2,), the goal's place at present, from the observation (S,) or else from the environment itself."""
+        if self.goal is not None:
+            return observation[self.goal]
+        plain: Any = env.unwrapped
+        return np.asarray(plain.cur_goal_xy if hasattr(plain, "cur_goal_xy") else plain.goal, np.float32)
 
 
 def maze_of(env: gymnasium.Env, info: DatasetInfo) -> MazeMap | None:
-    """The map of a point or ant maze, or None when the environment is not one whose observation tells both places."""
-    maze: Any = getattr(env.unwrapped, "maze", None)
+    """The map of a point or ant maze, or None when the environment is not one whose observation tells the place."""
+    plain: Any = env.unwrapped
+    if hasattr(plain, "maze_map") and hasattr(plain, "cur_goal_xy"):
+        return _of_ogbench(plain, info)
+    maze: Any = getattr(plain, "maze", None)
     columns = {part.path[-1]: part.columns for part in info.observation_layout if part.path and part.size == 2}
-    if not hasattr(maze, "maze_map") or not {"achieved_goal", "desired_goal"} <= columns.keys():
+    if not hasattr(maze, "maze_map") or "achieved_goal" not in columns:
         return None
     walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
-    return MazeMap(walls, float(maze.maze_size_scaling), columns["achieved_goal"], columns["desired_goal"])
+    return MazeMap(walls, float(maze.maze_size_scaling), columns["achieved_goal"], columns.get("desired_goal"))
+
+
+def _of_ogbench(maze: Any, info: DatasetInfo) -> MazeMap | None:
+    """An OGBench maze, whose observation begins with (x, y); None where it does not tell them, or tells of a ball."""
+    if info.observation_layout[0].path or info.observation_dim < 2 or hasattr(maze, "get_agent_ball_xy"):
+        return None
+    # Its rows count upwards, the first in the middle of which is (0, 0) shifted by the offsets.
+    cell = float(maze._maze_unit)
+    rows, columns = maze.maze_map.shape
+    x, y = (cell * (size - 1) / 2 for size in (columns, rows))
+    centre = (x - maze._offset_x, y - maze._offset_y)
+    return MazeMap(maze.maze_map[::-1] == 1, cell, slice(0, 2), None, float(maze._goal_tol), centre)
 
 
 def is_point_maze(env: gymnasium.Env, info: DatasetInfo) -> bool:
     """Whether a view from above shows all there is to see: a ball in a maze."""
-    return maze_of(env, info) is not None and hasattr(env.unwrapped, "point_env")
+    whole = hasattr(env.unwrapped, "point_env") or info.observation_dim == 2
+    return whole and maze_of(env, info) is not None
 
 
 @dataclass(frozen=True)
@@ -82,7 +109,12 @@ class MazeRenderer:
         return image
 
     def frame(
-        self, observation: np.ndarray, path: np.ndarray | None = None, plan: Any | None = None, caption: str = ""
+        self,
+        observation: np.ndarray,
+        path: np.ndarray | None = None,
+        plan: Any | None = None,
+        caption: str = "",
+        goal: np.ndarray | None = None,
     ) -> np.ndarray:
         """One frame.
 
@@ -91,14 +123,18 @@ class MazeRenderer:
             path: (t, 2) places visited so far.
             plan: a plan of `trajplan.planners` made here; all its beams are drawn, the best one boldly.
             caption: a few words for the upper left corner.
+            goal: (2,), its place where the observation does not tell it.
 
         Returns:
             (height, width, 3) uint8.
         """
         image = self._walls.copy()
         draw = ImageDraw.Draw(image)
-        self._disc(draw, observation[self.maze.goal], self.maze.goal_radius, GOAL, outline=True)
-        self._disc(draw, observation[self.maze.goal], 0.12 * self.maze.cell, GOAL)
+        if self.maze.goal is not None:
+            goal = observation[self.maze.goal]
+        if goal is not None:
+            self._disc(draw, goal, self.maze.goal_radius, GOAL, outline=True)
+            self._disc(draw, goal, 0.12 * self.maze.cell, GOAL)
         if path is not None and len(path) > 1:
             draw.line(self._pixels(path), fill=(160, 180, 200), width=2 * _SMOOTHING)
         if plan is not None:

@@ -47,7 +47,7 @@ def maze_figure(trace: Trace, panels: int = 4) -> Figure:
     assert trace.maze is not None
     steps = _plan_steps(trace)
     places = np.array(trace.observations)[:, trace.maze.position]
-    goals = np.array(trace.observations)[:, trace.maze.goal]
+    goals = np.array(trace.goal_places)
     reached = np.flatnonzero(np.linalg.norm(places - goals, axis=1) <= trace.maze.goal_radius)
     before = [step for step in steps if len(reached) == 0 or step < reached[0]] or steps[:1]
     chosen = [before[round(i)] for i in np.linspace(0, len(before) - 1, min(panels, len(before)))]

@@ -24,7 +24,9 @@ class Trace:
         actions: T arrays (A,).
         rewards: T numbers.
         plans: by the step they were made at; one every plan length, so that they do not overlap.
+        goal: (G,) that the policy was told at reset, or None.
         maze: the map, when the environment is a maze.
+        goal_places: T + 1 places (2,) of the maze's goal.
     """
 
     policy: Policy
@@ -33,7 +35,9 @@ class Trace:
     actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     plans: dict[int, Any] = field(default_factory=dict)
+    goal: np.ndarray | None = None
     maze: MazeMap | None = None
+    goal_places: list[np.ndarray] = field(default_factory=list)
     _newest: Any = None
     _due: int = 0
 
@@ -42,9 +46,11 @@ class Trace:
         if moment.episode != self.episode:
             return
         if moment.step == 0:
-            self.maze = maze_of(moment.env, self.policy.info)
+            self.maze, self.goal = maze_of(moment.env, self.policy.info), moment.goal
         else:
             self.rewards.append(moment.reward)
+        if self.maze is not None:
+            self.goal_places.append(np.array(self.maze.goal_in(moment.env, moment.observation)))
         self.observations.append(moment.observation.copy())
         if moment.action is None:
             return

@@ -100,7 +100,8 @@ class _Film:
             imagined, words = self.imagination.frame(moment.step)
             return np.concatenate([captioned(frame, caption), captioned(imagined, words)], axis=1)
         plan = current_plan(self.policy, moment.slot) if moment.action is not None else None
-        return self.renderer.frame(moment.observation, np.array(self.places), plan, caption)
+        goal = self.maze.goal_in(moment.env, moment.observation)
+        return self.renderer.frame(moment.observation, np.array(self.places), plan, caption, goal)
 
     def finish(self) -> Path:
         self._close()

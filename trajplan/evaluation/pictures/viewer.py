@@ -106,7 +106,8 @@ def viewer_data(trace: ViewerTrace, info: DatasetInfo, beams: int = BEAMS) -> di
         and {
             "walls": maze.walls.astype(int).tolist(),
             "cell": maze.cell,
-            "goals": [_rounded(place) for place in observations[:, maze.goal]],
+            "corner": [maze.extent[0], maze.extent[3]],
+            "goals": [_rounded(place) for place in trace.goal_places],
             "radius": maze.goal_radius,
         },
     }  # fmt: skip
