@@ -67,6 +67,11 @@ class GoalConfig(NetworkConfig):
         """The goals that values are of, for a method that has values."""
         return None
 
+    @property
+    def lookahead(self) -> int:
+        """Transitions that a batch's next observation lies ahead."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActorCriticConfig(NetworkConfig):
