@@ -33,11 +33,11 @@ def cautious_value(
 
 
 def state_values(critic: Critic, tokenizer: Tokenizer, states: Tensor, goals: Tensor | None) -> Tensor:
-    """The critic's V (B, K, n) of observation tokens (B, K, n, S), for goals (B, G) where it needs them."""
+    """The critic's V (B, ...) of observation tokens (B, ..., S), for goals (B, G) where it needs them."""
     observations = tokenizer.decode(states.clamp(max=tokenizer.bins - 1), slice(0, states.shape[-1]))
     if critic.needs_goals:
         assert goals is not None
-        goals = goals[:, None, None].expand(*states.shape[:-1], -1).flatten(0, -2)
+        goals = goals.view(len(goals), *[1] * (states.dim() - 2), -1).expand(*states.shape[:-1], -1).flatten(0, -2)
     return critic.values(observations.flatten(0, -2), goals).view(states.shape[:-1])
 
 
