@@ -72,6 +72,11 @@ class GoalConfig(NetworkConfig):
         """Transitions that a batch's next observation lies ahead."""
         return 1
 
+    @property
+    def whole_goals(self) -> bool:
+        """Whether a goal has to hold all of an observation, in its order."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActorCriticConfig(NetworkConfig):
