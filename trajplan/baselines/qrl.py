@@ -72,7 +72,7 @@ class QRLConfig(GoalConfig):
 class QRL(nn.Module):
     """Quasimetric reinforcement learning."""
 
-    cosine = ()
+    cosine = ("value",)
     needs_goals = True
 
     def __init__(self, dimensions: Dimensions, config: QRLConfig) -> None:
