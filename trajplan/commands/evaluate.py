@@ -18,7 +18,7 @@ from trajplan.planners.settings import planner_config, saved_planner
 # What `trajplan.evaluate` takes under the same names.
 _OPTIONS = (
     *("episodes", "num_envs", "seed", "tasks", "env", "max_episode_steps", "reference_min", "reference_max"),
-    *("resume", "video", "video_episodes", "picture", "viewer", "device"),
+    *("resume", "video", "video_episodes", "picture", "viewer", "device", "keep_planner"),
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trajplan import devices
+from trajplan.aids import load_aids
 from trajplan.baseline_training import settings_for
 from trajplan.baselines.dynamics.settings import DynamicsConfig
 from trajplan.baselines.engine.preflight import preflight as preflight_baseline
@@ -51,7 +52,9 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         hint = " A model is trained with the context of its preset's planner, whatever planner.context is."
         raise ConfigError(f"{error}{hint if str(error).startswith('context is') else ''}") from None
     preflight(dataset, train)
-    check_window(planner_config(name, saved, planner), train.window)
+    planning = planner_config(name, saved, planner)
+    check_window(planning, train.window)
+    load_aids(planning, dataset.info, "cpu")
     return False
 
 

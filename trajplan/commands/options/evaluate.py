@@ -36,6 +36,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in PLANNERS.items())
     parser.add_argument("--planner", metavar="NAME", help=f"what plans (default: the checkpoint's). {summaries}")
+    parser.add_argument(
+        "--keep-planner",
+        action="store_true",
+        help="make what plans here the checkpoint's own: planner.json, and copies of the critic and ensemble it names",
+    )
     parser.epilog = "trajplan evaluate --planner NAME --help lists a planner's settings, which are options, too."
     parser.complete = _add_planner_settings
 
