@@ -96,7 +96,7 @@ def rates(found: list[dict[str, Any]]) -> dict[str, Any]:
 def paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
     """Difference of success in per cent, run by run in the order given and episode by episode.
 
-    `over_runs` says how far it would differ with other training seeds, `over_episodes` with other episodes of these runs.
+    `over_runs` tells how it may differ with other training seeds, `over_episodes` with other episodes of these runs.
     """
     if len(ours) != len(theirs):
         raise SystemExit(f"{len(ours)} runs cannot be paired with {len(theirs)}.")
