@@ -13,7 +13,8 @@ from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.gcivl import GCIVL, GCIVLConfig
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.goals import GoalShares, GoalTransitions
+from trajplan.data.goal_shares import GoalShares
+from trajplan.data.goals import GoalTransitions
 from trajplan.data.transitions import Batch
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions

@@ -14,7 +14,8 @@ from trajplan.baselines.engine.policy import BaselinePolicy
 from trajplan.baselines.engine.scaling import fit_scaling, scaled_dataset
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
-from trajplan.data.goals import GoalShares, GoalTransitions
+from trajplan.data.goal_shares import GoalShares
+from trajplan.data.goals import GoalTransitions
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.goals import GoalShares, GoalTransitions, later_rows
+from trajplan.data.goal_shares import GoalShares
+from trajplan.data.goals import GoalTransitions, later_rows
 from trajplan.errors import ConfigError
 
 LENGTHS = (4, 1, 7)

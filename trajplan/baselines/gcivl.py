@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trajplan.baselines.engine.method import Metrics, step
 from trajplan.baselines.settings import GoalConfig, check_positive, check_share
 from trajplan.config import option, require
-from trajplan.data.goals import GoalShares
+from trajplan.data.goal_shares import GoalShares
 from trajplan.data.transitions import Batch
 from trajplan.models.critics import TwinGoalValue, target_of
 from trajplan.models.networks import Dimensions, adam, polyak_update

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trajplan.config import option, require
-from trajplan.data.goals import GoalShares
+from trajplan.data.goal_shares import GoalShares
 
 
 def check_positive(config: Any, *names: str) -> None:

@@ -81,6 +81,8 @@ def evaluate_open_loop(
         require(value >= 1, name, value, "be at least 1")
     folder, output, on = Path(folder), Path(output).expanduser(), choose_device(device)
     loaded = load_model_folder(folder, on)
+    if loaded.model.config.goal_dim:
+        raise ConfigError(f"{folder} predicts for a goal, and recorded episodes have none: train one without --goal.")
     ensemble = None if dynamics is None else load_dynamics(Path(dynamics).expanduser()).to(on)
     if dynamics is not None:
         _check_data(folder, Path(dynamics).expanduser())

@@ -240,14 +240,14 @@ class MCTS:
         smaller = f"simulations ({config.simulations}), leaves ({config.leaves}) or horizon ({config.horizon})"
         aim = None if goals is None else goals.to(self.model.device)
         search = partial(self._search, generators, aim)
-        return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller)
+        return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller, goals)
 
     @torch.inference_mode()
     def _search(self, generators: Sequence[torch.Generator], goals: Tensor | None, prefix: Tensor) -> TokenPlans:
-        """Grow a tree of each environment from its prefix (B, C * J + S), and tell its best paths."""
+        """Grow a tree of each environment from its prefix (B, G + C * J + S), and tell its best paths."""
         self._goals = goals
         config, S, J = self.config, self.model.config.observation_dim, self.model.config.transition_dim
-        self._past = prefix[:, :-S].unflatten(1, (-1, J)).cpu()
+        self._past = prefix[:, self.model.config.goal_dim : -S].unflatten(1, (-1, J)).cpu()
         self._decoder.begin(prefix, 1, 1)
         numbers = self._decoder.keep()[:, 0].tolist()
         in_window = self._past.shape[1] + 1
