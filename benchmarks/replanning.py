@@ -34,7 +34,12 @@ def run(model: Path, config: BeamSearchConfig, folder: Path, episodes: int, step
     )
     seconds = time.process_time() - start
     taken = sum(episode["length"] for episode in evaluation.report["episodes"])
-    cell = {"returns": evaluation.returns.tolist(), "steps": taken, "process_seconds": seconds, "settings": describe_planner(config)}
+    cell = {
+        "returns": evaluation.returns.tolist(),
+        "steps": taken,
+        "process_seconds": seconds,
+        "settings": describe_planner(config),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     done.write_text(json.dumps(cell))
     return cell

@@ -34,6 +34,20 @@ def cpu_gains_by_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def plans_narrow(precision: str, device: torch.device) -> bool:
+    """Whether a planning precision means bfloat16 on `device`; auto does on a CPU with AMX.
+
+    Other units for bfloat16 gained too little to change plans for: an AVX512-BF16 processor a tenth.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"precision is {precision!r}; it must be auto, float32 or bfloat16.")
+    if precision == "bfloat16" and device.type != "cpu":
+        raise ConfigError(f"precision bfloat16 is for planning on a CPU, and the device is {device}: use float32.")
+    return precision == "bfloat16" or (
+        precision == "auto" and device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    )
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch wanted more memory than there is, on whatever device."""
     # On a CPU it is a plain RuntimeError, also where the size is no 64-bit number.

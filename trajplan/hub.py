@@ -20,7 +20,7 @@ from trajplan.aids import load_aids
 from trajplan.baselines.dynamics.checkpoint import load_ensemble
 from trajplan.baselines.engine.checkpoint import load_baseline
 from trajplan.card import card_text, finished_evaluation, is_of_weights, own_text
-from trajplan.devices import choose_device
+from trajplan.devices import choose_device, plans_narrow
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.evaluation.policy import Controller, Policy
 from trajplan.files import BASELINE_TYPE, DYNAMICS_TYPE, read_json
@@ -62,6 +62,7 @@ def load(
     device: str | None = None,
     planner: Any = None,
     revision: str | None = None,
+    precision: str = "float32",
 ) -> Controller:
     """A trained controller for one environment.
 
@@ -71,12 +72,14 @@ def load(
         planner: settings of any planner, such as `ImitationConfig(beam_width=4)`; None: those of the checkpoint. A
             baseline has none.
         revision: a branch, tag or commit on the hub; None: the newest.
+        precision: of a transformer's products on a CPU, float32, bfloat16, or auto: bfloat16 where the processor has
+            AMX.
 
     Raises:
         CheckpointError: if there is no such checkpoint, or it is incomplete, damaged or in pickle form.
-        ConfigError: if the planner's settings do not fit the model, or are given for a baseline.
+        ConfigError: if the planner's settings do not fit the model, or are given for a baseline, as is a precision.
     """
-    return Controller(load_policy(path_or_id, device=device, planner=planner, revision=revision))
+    return Controller(load_policy(path_or_id, device=device, planner=planner, revision=revision, precision=precision))
 
 
 def load_policy(
@@ -85,17 +88,21 @@ def load_policy(
     device: str | None = None,
     planner: Any = None,
     revision: str | None = None,
+    precision: str = "float32",
 ) -> Policy:
     """The same policy for many environments at once; arguments and errors as in `load`."""
     folder = checkpoint_folder(path_or_id, revision)
     on = choose_device(device)
+    narrowed = plans_narrow(precision, on)
+    if precision == "bfloat16" and (is_baseline(folder) or is_dynamics(folder)):
+        raise ConfigError(f"{path_or_id} holds no transformer: precision bfloat16 does not apply to it.")
     if is_baseline(folder):
         if planner is not None:
             raise ConfigError(f"{path_or_id} is a baseline, which does not plan: planner settings do not apply to it.")
         return load_baseline(folder, on)
     config = planner if planner is not None else saved_planner(folder)
     entry = planner_named(type_of(config))
-    kind = "dynamics" if type_in(folder) == DYNAMICS_TYPE else "transformer"
+    kind = "dynamics" if is_dynamics(folder) else "transformer"
     if entry.on != kind:
         others = ", ".join(name for name, other in planners().items() if other.on == kind)
         raise ConfigError(
@@ -107,9 +114,12 @@ def load_policy(
         aids = load_aids(config, info, on)
         return PlanningPolicy(entry.planner_class()(dynamics.to(on).eval(), info, config, **aids), info)
     # Here, as it takes transformers, which the others do not need.
+    from trajplan.models.narrow import narrow
     from trajplan.training.checkpoint import load_model_folder
 
     loaded = load_model_folder(folder, on)
+    if narrowed:
+        narrow(loaded.model)
     aids = load_aids(config, loaded.info, on)
     return PlanningPolicy(entry.planner_class()(loaded.model, loaded.tokenizer, config, **aids), loaded.info)
 
@@ -131,6 +141,11 @@ def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Pa
 def is_baseline(folder: Path) -> bool:
     """Whether a checkpoint folder is one that `trajplan baseline` wrote."""
     return type_in(folder) == BASELINE_TYPE
+
+
+def is_dynamics(folder: Path) -> bool:
+    """Whether it is one that `trajplan dynamics` wrote."""
+    return type_in(folder) == DYNAMICS_TYPE
 
 
 def type_in(folder: Path) -> str | None:

@@ -1,17 +1,11 @@
 """Products in bfloat16 for planning on processors with units for it; all between them stays in float32."""
 
-from typing import Literal
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
-from trajplan.devices import cpu_gains_by_bf16
-from trajplan.errors import ConfigError
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class NarrowProduct(nn.Module):
@@ -41,21 +35,9 @@ def narrow(model: TrajectoryTransformer) -> TrajectoryTransformer:
     The heads, norms and attention stay in float32: keys and values in bfloat16 made attention slower where measured.
     """
     for block in model.h:
+        assert isinstance(block, GPT2Block)
         block.attn.c_attn = NarrowProduct(block.attn.c_attn)
         block.attn.c_proj = NarrowProduct(block.attn.c_proj)
         block.mlp.c_fc = NarrowProduct(block.mlp.c_fc, widen=False)
         block.mlp.c_proj = NarrowProduct(block.mlp.c_proj)
     return model
-
-
-def plans_narrow(precision: Precision, device: torch.device) -> bool:
-    """Whether a precision means bfloat16 on `device`.
-
-    Raises:
-        ConfigError: for a precision of another name, or bfloat16 on other than a CPU.
-    """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"precision is {precision!r}; it must be auto, float32 or bfloat16.")
-    if precision == "bfloat16" and device.type != "cpu":
-        raise ConfigError(f"precision bfloat16 is for planning on a CPU, and the device is {device}: use float32.")
-    return precision == "bfloat16" or (precision == "auto" and device.type == "cpu" and cpu_gains_by_bf16())

@@ -6,7 +6,6 @@ dimensions, A action dimensions, J = S + A + 2 tokens a transition, V bins.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf, isfinite
 from typing import Literal
 
@@ -14,14 +13,20 @@ import torch
 from torch import Tensor
 
 from trajplan.config import option, require
-from trajplan.errors import ConfigError
 from trajplan.models.critic import Critic
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import is_random, sample
-from trajplan.planners.scores import cautious_value, disagreement, drop_unlikely, state_values
+from trajplan.planners.scores import (
+    cautious_value,
+    check_critic,
+    disagreement,
+    drop_unlikely,
+    goals_for,
+    state_values,
+)
 from trajplan.planners.settings import check_window
 from trajplan.planners.tokens import (
     DecoderMaker,
@@ -126,8 +131,7 @@ class BeamSearch:
         ensemble: DynamicsEnsemble | None = None,
     ):
         check_window(config, model.config.window)
-        if critic is not None and model.config.window < 2:
-            raise ConfigError("A critic needs a model with a window of 2 transitions or more: it values the second.")
+        check_critic(critic, model.config.window)
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
         self.config = config
@@ -149,12 +153,13 @@ class BeamSearch:
         """
         config = self.config
         smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
-        inputs = partial(self._inputs, generators, previous)
-        if self.critic is not None and self.critic.needs_goals:
-            if goals is None:
-                raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
-            inputs = partial(self._inputs, generators, previous, goals)
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, inputs, smaller, goals)
+        aim = goals_for(self.critic, goals, self.model.device)
+        return plan_tokens(
+            *(self._search, self.model, self.tokenizer, observations, past),
+            noise=lambda: (*self._noise(generators), self._left(previous, len(observations)), *aim),
+            smaller=smaller,
+            goals=goals,
+        )
 
     @torch.inference_mode()
     def search(
@@ -317,17 +322,15 @@ class BeamSearch:
         config = self.config
         return cautious_value(self.tokenizer, logits, dim, config.percentile, config.deviation_weight)
 
-    def _inputs(
-        self, generators: Sequence[torch.Generator], previous: Sequence[Plan | None] | None, *goals: Tensor
-    ) -> tuple[Tensor, ...]:
-        """The noise, what is left of the last plans, and goals, on the model's device."""
+    def _left(self, previous: Sequence[Plan | None] | None, batch: int) -> Tensor:
+        """What is left of the last plans, for `search`."""
         config, shape = self.config, self.model.config
-        left = torch.empty(len(generators), 0)
-        if config.warm_start:
-            dims = slice(shape.observation_dim, shape.observation_dim + shape.action_dim)
-            plans = previous or [None] * len(generators)
-            left = what_is_left(plans, config.beam_width, config.horizon, config.replan_every, self.tokenizer, dims)
-        return (*self._noise(generators), *(value.to(self.model.device) for value in (left, *goals)))
+        if not config.warm_start:
+            return torch.empty(batch, 0, device=self.model.device)
+        dims = slice(shape.observation_dim, shape.observation_dim + shape.action_dim)
+        plans = previous or [None] * batch
+        left = what_is_left(plans, config.beam_width, config.horizon, config.replan_every, self.tokenizer, dims)
+        return left.to(self.model.device)
 
     def _noise(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Uniform noise on the model's device; where nothing is sampled, no noise is drawn."""

@@ -38,7 +38,8 @@ def imagined_paths(trace: Trace, step: int) -> Plan | None:
     search = BeamSearch(model, tokenizer, replace(config, horizon=horizon))
     present = torch.as_tensor(trace.observations[step], dtype=torch.float32)[None]
     past = _past(trace, step, config.context)
-    goals = {} if trace.goal is None else {"goals": torch.as_tensor(trace.goal, dtype=torch.float32)[None]}
+    aim = None if trace.goal is None else torch.as_tensor(trace.goal, dtype=torch.float32)[None]
+    goals: dict[str, Any] = {} if aim is None else {"goals": aim}
     return search.plan(present, past[None], [torch.Generator().manual_seed(step)], **goals)[1].row(0)
 
 
