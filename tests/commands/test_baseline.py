@@ -191,7 +191,7 @@ def test_an_output_that_is_a_file_is_refused(below, folder, tmp_path, capsys):
 
 def test_unknown_methods_and_options_are_named(capsys):
     for arguments, message in (
-        (["ppo"], "Unknown method 'ppo'; there are bc, gcbc, gcivl, iql, "),
+        (["ppo"], "Unknown method 'ppo'; there are bc, gcbc, gcivl, qrl, iql, "),
         (["bc", "--output", "x", "--expectile", "1"], "trajplan baseline bc has no option --expectile; see "),
     ):
         with pytest.raises(SystemExit) as stop:

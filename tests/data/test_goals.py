@@ -62,6 +62,24 @@ def test_rewards_are_minus_one_until_the_goal_and_a_terminal_is_there(numbered):
     assert 0 < batch.terminations.sum() < len(goal)
 
 
+def test_several_steps_end_at_the_goal_or_with_the_episode(numbered):
+    batch = drawn(
+        numbered, GoalShares(0, 1, "uniform"), GoalShares(0.2, 0.6, "uniform"), steps=3, discount=0.5, size=5000
+    )
+    last = torch.tensor([4.0, 6.0, 14.0])
+    for present, goal, following, reward, ended, steps in zip(
+        batch.observations[:, 0], batch.goals[:, 1], batch.next_observations[:, 0], batch.rewards, batch.terminations,
+        batch.steps, strict=True,
+    ):  # fmt: skip
+        end = last[last > present].min()
+        assert following == min(present + 3, end)
+        assert steps == following - present
+        assert bool(ended) == bool(present <= goal < following)
+        taken = int(goal - present) if ended else int(steps)
+        assert float(reward) == -sum(0.5**k for k in range(taken))
+    assert 0 < batch.terminations.sum() < 5000
+
+
 def test_without_goals_of_values_rewards_are_the_datas(numbered):
     batch = drawn(numbered, GoalShares(0, 1, "uniform"), size=50)
     assert batch.goals is None

@@ -12,6 +12,7 @@ from trajplan.errors import ConfigError
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.recomputing_decoder import RecomputingDecoder
 from trajplan.planners.beam_search import BeamSearch, BeamSearchConfig
+from trajplan.planners.sample_and_select import SampleAndSelect, SampleAndSelectConfig
 
 DISCOUNT = 0.9
 # With these the model ends some sequences before the horizon, or with it, and others not.
@@ -328,6 +329,27 @@ def test_a_critic_plans_the_same_with_and_without_the_cache_and_beyond_the_windo
     torch.testing.assert_close(alone.scores[0], cached.scores[1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("seed", [*SEEDS, 11])
+@pytest.mark.parametrize("needs_goals", [False, True])
+def test_sampled_trajectories_end_in_the_critics_value(seed, needs_goals):
+    model, tokenizer = make(2, 1, 3, 6, seed=seed, scale=0.6)
+    observations, past = problem(model, tokenizer, 1, 1, seed)
+    critic, goals = (Near(), torch.tensor([[0.4]])) if needs_goals else (Wavy(), None)
+    # At this temperature the likeliest token is drawn.
+    config = SampleAndSelectConfig(
+        horizon=3, samples=2, context=1, discount=DISCOUNT, temperature=1e-4, critic="critic"
+    )
+    planner = SampleAndSelect(model, tokenizer, config, critic=critic)
+    _, plans = planner.plan(observations, past, generators(0), goals)
+    actions = tokenizer.encode(plans.actions[0, 0], slice(2, 3)).tolist()
+    steps = rollout(model, tokenizer, observations[0], past[0], actions, forgets=True)
+    expected = return_score(tokenizer, critic, None if goals is None else goals[0])(steps)
+    assert float(plans.scores[0, 0]) == pytest.approx(expected, abs=1e-4)
+    if needs_goals:
+        with pytest.raises(ConfigError, match="The critic values states by a goal"):
+            planner.plan(observations, past, generators(0))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_window_of_two_transitions_is_enough(seed):
     model, tokenizer = make(2, 1, 3, 2, seed=seed, scale=0.6)
@@ -344,7 +366,7 @@ def test_a_window_of_two_transitions_is_enough(seed):
 def test_settings_that_cannot_score_are_refused():
     model, tokenizer = make(2, 1, 3, 4)
     observations, past = problem(model, tokenizer, 1, 1)
-    with pytest.raises(ConfigError, match=r"^critic values states by a goal, and the episode has none\.$"):
+    with pytest.raises(ConfigError, match=r"^The critic values states by a goal, and the environment gives none\.$"):
         planned(model, tokenizer, observations, past, 2, critic=Near())
     for bad in (
         {"score": "value"},

@@ -67,6 +67,16 @@ class GoalConfig(NetworkConfig):
         """The goals that values are of, for a method that has values."""
         return None
 
+    @property
+    def lookahead(self) -> int:
+        """Transitions that a batch's next observation lies ahead."""
+        return 1
+
+    @property
+    def whole_goals(self) -> bool:
+        """Whether a goal has to hold all of an observation, in its order."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActorCriticConfig(NetworkConfig):

@@ -21,6 +21,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from trajplan.errors import ConfigError
 from trajplan.models import causal_blocks
+from trajplan.models.dropout import Dropout
 from trajplan.models.stand_in import MODEL_TYPE
 
 KINDS = ("observation", "action", "reward", "return")
@@ -137,8 +138,11 @@ class TrajectoryTransformer(PreTrainedModel):
         self.wpe = nn.Embedding(config.n_positions, D)
         # Each of a goal's dimensions has a table of its own, so that its tokens need no positions.
         self.wge = nn.Embedding(config.goal_dim * V, D) if config.goal_dim else None
-        self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(GPT2Block(config, layer_idx=i) for i in range(config.n_layer))
+        self.drop = Dropout(config.embd_pdrop)
+        blocks = [GPT2Block(config, layer_idx=i) for i in range(config.n_layer)]
+        for block in blocks:
+            block.attn.resid_dropout, block.mlp.dropout = Dropout(config.resid_pdrop), Dropout(config.resid_pdrop)
+        self.h = nn.ModuleList(blocks)
         self.ln_f = nn.LayerNorm(D, eps=config.layer_norm_epsilon)
         self.heads = nn.Parameter(torch.empty(J, V + 1, D))
         # Persistent, because from_pretrained rebuilds the module on the meta device.

@@ -6,7 +6,6 @@ dimensions, A action dimensions, J = S + A + 2 tokens a transition, V bins.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf, isfinite
 from typing import Literal
 
@@ -14,14 +13,20 @@ import torch
 from torch import Tensor
 
 from trajplan.config import option, require
-from trajplan.errors import ConfigError
 from trajplan.models.critic import Critic
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import is_random, sample
-from trajplan.planners.scores import cautious_value, disagreement, drop_unlikely, state_values
+from trajplan.planners.scores import (
+    cautious_value,
+    check_critic,
+    disagreement,
+    drop_unlikely,
+    goals_for,
+    state_values,
+)
 from trajplan.planners.settings import check_window
 from trajplan.planners.tokens import (
     DecoderMaker,
@@ -124,8 +129,7 @@ class BeamSearch:
         ensemble: DynamicsEnsemble | None = None,
     ):
         check_window(config, model.config.window)
-        if critic is not None and model.config.window < 2:
-            raise ConfigError("A critic needs a model with a window of 2 transitions or more: it values the second.")
+        check_critic(critic, model.config.window)
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
         self.config = config
@@ -146,15 +150,13 @@ class BeamSearch:
         """
         config = self.config
         smaller = f"horizon ({config.horizon}), beam_width ({config.beam_width}) or n_expand ({config.n_expand})"
-        noise = partial(self._noise, generators)
-        if self.critic is not None and self.critic.needs_goals:
-            if goals is None:
-                raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
-            aim = goals.to(self.model.device)
-            return plan_tokens(
-                self._search, self.model, self.tokenizer, observations, past, lambda: (*noise(), aim), smaller, goals
-            )
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller, goals)
+        aim = goals_for(self.critic, goals, self.model.device)
+        return plan_tokens(
+            *(self._search, self.model, self.tokenizer, observations, past),
+            noise=lambda: (*self._noise(generators), *aim),
+            smaller=smaller,
+            goals=goals,
+        )
 
     @torch.inference_mode()
     def search(

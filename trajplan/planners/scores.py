@@ -1,11 +1,13 @@
-"""What a beam search may rank its candidates by, besides predicted rewards and returns.
+"""What planners on the transformer may rank by, besides predicted rewards and returns.
 
 Shapes as in `trajplan.planners.beam_search`: B environments, K beams, n candidates a beam, S observation dimensions,
 A action dimensions, V bins. Docs: docs/planners/beam_search.md.
 """
 
+import torch
 from torch import Tensor
 
+from trajplan.errors import ConfigError
 from trajplan.models.critic import Critic
 from trajplan.models.dynamics import DynamicsEnsemble, uncertainty_of
 from trajplan.planners.tokens import predicted_value
@@ -33,12 +35,26 @@ def cautious_value(
 
 
 def state_values(critic: Critic, tokenizer: Tokenizer, states: Tensor, goals: Tensor | None) -> Tensor:
-    """The critic's V (B, K, n) of observation tokens (B, K, n, S), for goals (B, G) where it needs them."""
+    """The critic's V (B, ...) of observation tokens (B, ..., S), for goals (B, G) where it needs them."""
     observations = tokenizer.decode(states.clamp(max=tokenizer.bins - 1), slice(0, states.shape[-1]))
-    if critic.needs_goals:
-        assert goals is not None
-        goals = goals[:, None, None].expand(*states.shape[:-1], -1).flatten(0, -2)
+    if goals is not None:
+        goals = goals.view(len(goals), *[1] * (states.dim() - 2), -1).expand(*states.shape[:-1], -1).flatten(0, -2)
     return critic.values(observations.flatten(0, -2), goals).view(states.shape[:-1])
+
+
+def check_critic(critic: Critic | None, window: int) -> None:
+    """Refuse a critic for a model that cannot read the state after an action."""
+    if critic is not None and window < 2:
+        raise ConfigError("A critic needs a model with a window of 2 transitions or more: it values the second.")
+
+
+def goals_for(critic: Critic | None, goals: Tensor | None, device: torch.device) -> list[Tensor]:
+    """The goals (B, G) of the environments on a device, for a critic that needs them; else nothing."""
+    if critic is None or not critic.needs_goals:
+        return []
+    if goals is None:
+        raise ConfigError("The critic values states by a goal, and the environment gives none.")
+    return [goals.to(device)]
 
 
 def disagreement(ensemble: DynamicsEnsemble, tokenizer: Tokenizer, states: Tensor, actions: Tensor) -> Tensor:

@@ -87,8 +87,10 @@ class TrainConfig:
     precision: Literal["auto", "no", "bf16"] = option(
         "auto", "mixed precision (auto: bf16 on a GPU and on a CPU that multiplies in it, else none)", group="run"
     )
-    attention: Literal["auto", "sdpa", "causal_blocks"] = option(
-        "auto", "how attention is computed (auto: causal_blocks on a CPU, else torch's own, sdpa)", group="run"
+    attention: Literal["auto", "sdpa", "causal_blocks", "eager", "flash_attention_2"] = option(
+        "auto",
+        "how attention is computed (auto: causal_blocks on a CPU in bf16 or with dropout, else torch's own, sdpa)",
+        group="run",
     )
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass to save memory", group="run"
@@ -134,7 +136,9 @@ class TrainConfig:
         """
         updates = self.updates or max(1, math.ceil(self.epochs * windows / self.batch_size))
         precision = self.precision if self.precision != "auto" else ("bf16" if bf16 else "no")
-        attention = self.attention if self.attention != "auto" else ("causal_blocks" if cpu else "sdpa")
+        # Torch's own is slow on a CPU backwards in bf16 and with dropout; in float32 without, the two are alike.
+        blocks = cpu and (precision == "bf16" or self.attn_pdrop > 0)
+        attention = self.attention if self.attention != "auto" else ("causal_blocks" if blocks else "sdpa")
         return replace(self, updates=updates, precision=precision, attention=attention)
 
 

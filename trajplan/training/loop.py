@@ -185,7 +185,12 @@ def build(
             **{name: getattr(config, name) for name in names + weights},
         )
     ).to(accelerator.device)
-    raw.set_attn_implementation(config.attention)
+    try:
+        raw.set_attn_implementation(config.attention)
+    except ImportError:
+        raise ConfigError(
+            f"attention is {config.attention}, whose package is not installed here; give --attention auto."
+        ) from None
     raw.train()
     if config.gradient_checkpointing:
         # transformers 5.23 has a new name for it and warns about the old one, the only one of 5.17.
