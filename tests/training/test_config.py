@@ -67,6 +67,20 @@ def test_precision_is_settled_by_the_device(asked, bf16, expected):
     assert TrainConfig(precision=asked).resolved(windows=1, bf16=bf16, cpu=False).precision == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "cpu", "expected"),
+    [
+        ({"precision": "bf16", "attn_pdrop": 0.0}, True, "causal_blocks"),
+        ({"precision": "no", "attn_pdrop": 0.1}, True, "causal_blocks"),
+        ({"precision": "no", "attn_pdrop": 0.0}, True, "sdpa"),
+        ({"precision": "bf16", "attn_pdrop": 0.1}, False, "sdpa"),
+        ({"precision": "bf16", "attention": "eager"}, True, "eager"),
+    ],
+)
+def test_attention_is_settled_by_what_is_quick(settings, cpu, expected):
+    assert TrainConfig(**settings).resolved(windows=1, bf16=True, cpu=cpu).attention == expected
+
+
 def test_differences_name_each_changed_setting_but_not_the_free_ones():
     before = TrainConfig()
     after = dataclasses.replace(before, seed=3, n_layer=2, save_every=7, trackers="wandb")

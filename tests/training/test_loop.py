@@ -336,6 +336,12 @@ def test_a_run_of_a_version_without_choice_of_attention_resumes_with_its_own(dat
     assert same_weights(tmp_path / "run", tmp_path / "resumed")
 
 
+def test_attention_of_a_package_that_is_not_there_is_refused_before_anything_is_written(dataset, tiny, tmp_path):
+    with pytest.raises(ConfigError, match="attention is flash_attention_2, whose package is not installed"):
+        train(dataset, tmp_path / "run", tiny(attention="flash_attention_2"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_compile_is_asked_of_the_model_only_when_set(dataset, tiny, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))

@@ -25,7 +25,7 @@ from trajplan.comparison.cells import (
 )
 from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
-from trajplan.comparison.settings import TRANSFORMER, split_planner
+from trajplan.comparison.settings import DYNAMICS, PLANNED_BY, TRANSFORMER, split_planner
 from trajplan.config import to_dict
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import make_folder, read_json
@@ -113,9 +113,13 @@ def _train(cell: Cell, device: str | None) -> "TrainResult":
 
         preset = training.pop("preset", None)
         return train(cell.dataset_ids, cell.model, preset, resume=True, device=device, seed=cell.seed, **training)
+    how: dict[str, Any] = {"resume": True, "device": device, "seed": cell.seed}
+    if cell.method == DYNAMICS:
+        from trajplan.dynamics_training import dynamics
+
+        return dynamics(cell.dataset_ids, cell.model, **how, **training)
     from trajplan.baseline_training import baseline
 
-    how: dict[str, Any] = {"resume": True, "device": device, "seed": cell.seed}
     return baseline(cell.method, cell.dataset_ids, cell.model, **how, **training)
 
 
@@ -124,7 +128,7 @@ def _evaluate(cell: Cell, device: str | None) -> bool:
     from trajplan.planners.settings import planner_config, saved_planner
 
     planner = None
-    if cell.method == TRANSFORMER:
+    if cell.method in PLANNED_BY:
         _, name, settings = split_planner(cell.settings)
         planner = planner_config(name, saved_planner(cell.model), settings)
     how = to_dict(cell.evaluation)

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
+from trajplan.models.dropout import kept
+
 NAME = "causal_blocks"
 # Queries of a block: fewer skip more of the masked half, more make larger products.
 QUERIES = 80
 # Scores at a time: about what the cache of a core holds.
 SCORES = 1 << 19
-# Dropout compares 16 random bits a weight with its probability.
-DRAWS = 1 << 16
 
 
 def causal_blocks(
@@ -60,14 +60,14 @@ class _CausalBlocks(torch.autograd.Function):
             for start, end in blocks:
                 scores = torch.baddbmm(bias[start:end, :end], q_g[:, start:end], k_g[..., :end], alpha=scale)
                 weights = torch.softmax(scores, -1, out=scores)
-                kept = _kept(weights, dropout) if dropout else None
-                used = weights if kept is None else weights * kept
+                mask = kept(weights, dropout) if dropout else None
+                used = weights if mask is None else weights * mask
                 block = torch.bmm(used, v_g[:, :end])
                 if dropout:
                     block /= 1 - dropout
                 out_BLHd[group, start:end] = block.view(-1, H, end - start, d).transpose(1, 2)
                 if any(ctx.needs_input_grad):
-                    saved += [weights] if kept is None else [weights, kept]
+                    saved += [weights] if mask is None else [weights, mask]
         ctx.save_for_backward(q, k, v, *saved)
         ctx.heads, ctx.scale, ctx.dropout = H, scale, dropout
         return out_BLHd
@@ -89,12 +89,12 @@ class _CausalBlocks(torch.autograd.Function):
             dk_g, dv_g = torch.empty_like(q_g), torch.empty_like(q_g)
             # From the last block, which is the only one to reach all keys.
             for start, end in reversed(blocks):
-                kept = saved.pop() if dropout else None
+                mask = saved.pop() if dropout else None
                 weights = saved.pop()
                 dweights = torch.bmm(g_g[:, start:end], v_g[..., :end])
                 used = weights
-                if kept is not None:
-                    used, dweights = weights * kept, dweights.mul_(kept)
+                if mask is not None:
+                    used, dweights = weights * mask, dweights.mul_(mask)
                 dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
                 dq_block = torch.bmm(dscores, k_g[:, :end]).mul_(scale)
                 dq[group, start:end] = dq_block.view(-1, H, end - start, d).transpose(1, 2)
@@ -120,13 +120,6 @@ def _groups(sequences: int, heads: int, length: int) -> list[slice]:
     """Which sequences are computed together."""
     size = max(1, SCORES // (heads * length * min(length, QUERIES)))
     return [slice(start, min(start + size, sequences)) for start in range(0, sequences, size)]
-
-
-def _kept(weights: Tensor, dropout: float) -> Tensor:
-    """Which of the weights (n, queries, keys) dropout keeps, from torch's default generator."""
-    words = torch.empty(-(-weights.numel() // 4), dtype=torch.int64, device=weights.device).random_(-(1 << 63), None)
-    bits = words.view(torch.int16)[: weights.numel()].view_as(weights)
-    return bits >= round(dropout * DRAWS) - DRAWS // 2
 
 
 AttentionInterface.register(NAME, causal_blocks)

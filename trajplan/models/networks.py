@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trajplan.data.info import DatasetInfo
-from trajplan.models.seeds import in_place
+from trajplan.models.seeds import batched_product, in_place, linear
 
 # Rows whose activations in a layer of the usual width fit into the cache of one core.
 CACHED_ROWS = 1024
@@ -51,8 +51,16 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0
     layers: list[nn.Module] = []
     sizes = (inputs, *hidden)
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+        layers += [Linear(before, after), nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, Linear(sizes[-1], outputs))
+
+
+class Linear(nn.Linear):
+    """torch's, whose product is one for all seeds that are computed together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return linear(x, self.weight, self.bias)
 
 
 class EnsembleMLP(nn.Module):
@@ -92,7 +100,7 @@ class EnsembleMLP(nn.Module):
             weights, biases = [weight[chosen] for weight in weights], [bias[chosen] for bias in biases]
         x = x.expand(len(weights[0]), *x.shape[-2:])
         if x.device.type != "cpu" or x.shape[-2] <= CACHED_ROWS:
-            return self._layers(torch.baddbmm, weights, biases, x)
+            return self._layers(batched_product, weights, biases, x)
         # One member and few rows at a time, so that the activations of a layer are in the cache for the next one.
         biases = [bias.squeeze(1) for bias in biases]
         outputs = []

@@ -166,6 +166,7 @@ class BeamSearch:
             *(self._search, self.model, self.tokenizer, observations, past),
             noise=lambda: (*self._noise(generators), *aim),
             smaller=smaller,
+            goals=goals,
         )
 
     @torch.inference_mode()
@@ -181,7 +182,7 @@ class BeamSearch:
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
             action_noise: (B, H, K, n, A) uniform in [0, 1); (B, 0) where actions are greedy.
             observation_noise: (B, H, K, S), or (B, H, K, n, S) with a critic, likewise.
             goals: (B, G) float32, where the critic needs them.
@@ -190,7 +191,7 @@ class BeamSearch:
         B, K, n, H = prefix.shape[0], config.beam_width, config.n_expand, config.horizon
         S, A, J = shape.observation_dim, shape.action_dim, shape.transition_dim
         device = prefix.device
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         gained, doubted = torch.zeros(2, B, K, device=device)
         levels = risk_levels(config.deviation_weight, config.portfolio, K, device)

@@ -106,6 +106,7 @@ class SampleAndSelect:
             *(self._search, self.model, self.tokenizer, observations, past),
             noise=lambda: (*self._noise(generators), *aim),
             smaller=smaller,
+            goals=goals,
         )
 
     @torch.inference_mode()
@@ -114,14 +115,14 @@ class SampleAndSelect:
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
             noise: (B, H, K, S + A) uniform in [0, 1).
             goals: (B, G) float32, where the critic needs them.
         """
         config, shape = self.config, self.model.config
         K, H = config.samples, config.horizon
         S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
         in_window = past.shape[2] + 1
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         logits = decoder.begin(prefix, K, 1)[:, None].expand(-1, K, -1)

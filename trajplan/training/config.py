@@ -33,6 +33,20 @@ class TrainConfig:
     termination_penalty: float | None = option(
         -100.0, "reward that replaces the recorded one at a real terminal (none: as recorded)", group="tokens"
     )
+    goal: str | None = option(
+        None,
+        "columns of a later observation that stand before the window as its goal: all that goals of the data fix, or "
+        "numbers such as 0,1 (none: no goal)",
+        group="tokens",
+    )
+    goal_draw: Literal["geometric", "uniform", "last"] = option(
+        "geometric",
+        "which later observation of the episode is the goal: geometric, uniform or the last",
+        group="tokens",
+    )
+    goal_discount: float = option(
+        0.99, "a geometric goal lies n steps after the window's start with chance (1 - d) d^(n - 1)", group="tokens"
+    )
     observation_weight: float = option(1.0, "weight of the observation tokens in the loss", group="loss")
     action_weight: float = option(5.0, "weight of the action tokens in the loss", group="loss")
     reward_weight: float = option(1.0, "weight of the reward tokens in the loss", group="loss")
@@ -73,8 +87,10 @@ class TrainConfig:
     precision: Literal["auto", "no", "bf16"] = option(
         "auto", "mixed precision (auto: bf16 on a GPU and on a CPU that multiplies in it, else none)", group="run"
     )
-    attention: Literal["auto", "sdpa", "causal_blocks"] = option(
-        "auto", "how attention is computed (auto: causal_blocks on a CPU, else torch's own, sdpa)", group="run"
+    attention: Literal["auto", "sdpa", "causal_blocks", "eager", "flash_attention_2"] = option(
+        "auto",
+        "how attention is computed (auto: causal_blocks on a CPU in bf16 or with dropout, else torch's own, sdpa)",
+        group="run",
     )
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass to save memory", group="run"
@@ -98,6 +114,7 @@ class TrainConfig:
         require(self.bins >= 2, "bins", self.bins, "be at least 2")
         require(self.window >= 2, "window", self.window, "be at least 2 transitions")
         require(0 < self.discount <= 1, "discount", self.discount, "lie in (0, 1]")
+        require(0 <= self.goal_discount < 1, "goal_discount", self.goal_discount, "lie in [0, 1)")
         require(0 <= self.final_learning_rate <= 1, "final_learning_rate", self.final_learning_rate, "lie in [0, 1]")
         require(self.warmup_updates >= 0, "warmup_updates", self.warmup_updates, "be 0 or more")
         require(self.updates is None or self.updates >= 1, "updates", self.updates, "be at least 1, or none")
@@ -119,7 +136,9 @@ class TrainConfig:
         """
         updates = self.updates or max(1, math.ceil(self.epochs * windows / self.batch_size))
         precision = self.precision if self.precision != "auto" else ("bf16" if bf16 else "no")
-        attention = self.attention if self.attention != "auto" else ("causal_blocks" if cpu else "sdpa")
+        # Torch's own is slow on a CPU backwards in bf16 and with dropout; in float32 without, the two are alike.
+        blocks = cpu and (precision == "bf16" or self.attn_pdrop > 0)
+        attention = self.attention if self.attention != "auto" else ("causal_blocks" if blocks else "sdpa")
         return replace(self, updates=updates, precision=precision, attention=attention)
 
 

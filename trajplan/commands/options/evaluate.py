@@ -64,7 +64,10 @@ def _add_open_loop_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--open-loop-steps", type=int, metavar="N", help="how far ahead (default: 100)")
     group.add_argument("--open-loop-starts", type=int, metavar="N", help="from how many places (default: 256)")
     group.add_argument(
-        "--dynamics", type=Path, metavar="DIR", help="a MOPO, MBPO or COMBO run whose ensemble predicts the same"
+        "--dynamics",
+        type=Path,
+        metavar="DIR",
+        help="a folder of trajplan dynamics, MOPO or COMBO whose ensemble predicts the same",
     )
 
 
