@@ -21,6 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluations", nargs="+", metavar="LABEL=DIR", help="folders of evaluation.json, one a run")
     parser.add_argument("--commands", nargs="+", required=True, help="the commands that made them, as they were typed")
+    parser.add_argument(
+        "--against", metavar="LABEL", help="the method whose runs the others' are paired with, in order"
+    )
     parser.add_argument("--published", nargs="*", default=[], metavar="METHOD=RATE", help="per cent, quoted")
     parser.add_argument("--source", help="where the published rates are quoted from")
     parser.add_argument("--note", help="what a reader must know")
@@ -41,8 +44,14 @@ def main() -> None:
     for label, found in kept.items():
         tasks = ", ".join(f"{rate:.1f}" for rate in found["by_task"].values())
         print(f"{label:30s} {found['mean']:6.1f} ({len(found['runs'])} runs; by task {tasks})")
+    differences = {}
+    if args.against is not None:
+        others = {label: found for label, found in runs.items() if label != args.against}
+        differences = {label: paired(found, runs[args.against]) for label, found in others.items()}
+        print(json.dumps(differences, indent=2))
     published = {name: float(rate) for name, rate in (pair.split("=", 1) for pair in args.published)}
     numbers = {"commands": args.commands, **{name: first[name] for name in SAME}, "success_rates": kept}
+    numbers |= {"against": args.against, "differences": differences} if differences else {}
     numbers |= {"published": {"source": args.source, "rates": published}} if published else {}
     write(args.output, numbers | ({"note": args.note} if args.note else {}))
 
@@ -82,6 +91,23 @@ def rates(found: list[dict[str, Any]]) -> dict[str, Any]:
             for rate, run in zip(overall, found, strict=True)
         ],
     }
+
+
+def paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Difference of success in per cent, run by run in the order given and episode by episode.
+
+    `over_runs` tells how it may differ with other training seeds, `over_episodes` with other episodes of these runs.
+    """
+    if len(ours) != len(theirs):
+        raise SystemExit(f"{len(ours)} runs cannot be paired with {len(theirs)}.")
+    successes = [np.array([[e["success"] for e in run["episodes"]] for run in runs], float) for runs in (ours, theirs)]
+    apart = 100 * (successes[0] - successes[1])
+    kept = {}
+    for name, values in (("over_runs", apart.mean(1)), ("over_episodes", apart.ravel())):
+        about = describe(values)
+        interval = about["interval_95"] and [round(end, 2) for end in about["interval_95"]]
+        kept[name] = {"mean": round(about["mean"], 2), "interval_95": interval}
+    return kept
 
 
 if __name__ == "__main__":
