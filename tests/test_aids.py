@@ -12,7 +12,9 @@ from gymnasium import spaces
 
 import trajplan
 from trajplan import hub
+from trajplan.baselines.dynamics import checkpoint as ensembles
 from trajplan.baselines.dynamics.learned_model import WEIGHTS
+from trajplan.baselines.dynamics.settings import DynamicsConfig
 from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.baselines.engine.checkpoint import save_model, save_settings, weights_of
 from trajplan.baselines.engine.settings import RunConfig
@@ -97,6 +99,25 @@ def test_the_checkpoints_own_planner_has_them_beside_the_model(checkpoint, criti
     # Saved again as it is loaded, nothing changes.
     save_planner(moved, saved_planner(moved))
     assert json.loads((moved / "planner.json").read_text()) == written
+
+
+def test_an_ensemble_that_was_learned_by_itself_stands_beside_the_model_too(checkpoint, info, tmp_path):
+    own = tmp_path / "runs/dynamics"
+    own.mkdir(parents=True)
+    config = DynamicsConfig(model_members=2, model_elites=2, model_layers=1, model_width=8)
+    ensembles.save_settings(own, config, info)
+    torch.manual_seed(1)
+    ensembles.save_ensemble(own, new_ensemble(info, config, ends=False))
+    planner = dataclasses.replace(SETTINGS, ensemble=str(own), disagreement_weight=2.0)
+    expected = first_actions(hub.load_policy(checkpoint, device="cpu", planner=planner))
+    save_planner(checkpoint, planner)
+    files = {"config.json", "dataset.json", "training.json", "model.safetensors"}
+    assert {path.name for path in (checkpoint / "ensemble").iterdir()} == files
+    shutil.rmtree(own)
+    np.testing.assert_array_equal(first_actions(hub.load_policy(checkpoint, device="cpu")), expected)
+    shared = {name for name in hub._files(checkpoint, checkpoint) if name.startswith("ensemble/")}
+    assert shared == {f"ensemble/{name}" for name in files} <= set(hub.AID_FILES)
+    evaluate(checkpoint, episodes=1, max_episode_steps=2, output=tmp_path / "out", device="cpu", progress=False)
 
 
 def test_another_critic_replaces_the_copy_and_nothing_else(checkpoint, critic, info, tmp_path):
