@@ -167,6 +167,28 @@ def test_what_does_not_fit_is_refused_in_a_sentence(checkpoint, critic, info, tm
     assert "holds a model of type" in refused(checkpoint, critic=str(checkpoint))
 
 
+def test_a_goal_conditioned_critic_values_states_for_the_episodes_goal(checkpoint, info, tmp_path):
+    aiming = dataclasses.replace(info, goal_columns=(0, 1))
+    folder, config = baseline(tmp_path / "runs/gcivl", aiming, "gcivl")
+    assert refused(checkpoint, critic=str(folder), discount=config.discount) == (
+        f"{folder} was trained on toy/pendulum-v0, which does not fit the model: goals are columns 0, 1 there and none "
+        "in toy/pendulum-v0."
+    )
+    write_json(checkpoint / "dataset.json", read_json(checkpoint / "dataset.json") | {"goal_columns": [0, 1]})
+    settings = dataclasses.replace(SETTINGS, critic=str(folder), score="value", discount=config.discount)
+    policy = hub.load_policy(checkpoint, device="cpu", planner=settings)
+    goals = np.array([[0.5, 0.2], [-0.5, 0.9]], np.float32)
+    policy.reset([0, 0], [0, 1], goals)
+    present = (np.full((2, 3), 0.5, np.float32), np.zeros(2, np.float32), np.arange(2))
+    policy.act(*present)
+    # The same present and noise: only the goal tells their scores apart, which are values of the state at the end.
+    assert policy.last_plans[0].scores[0] != policy.last_plans[1].scores[0]
+    assert policy.last_plans[1].scores[0] == policy.last_plans[1].returns[0, -1]
+    policy.reset([0, 0], [0, 1])
+    with pytest.raises(ConfigError, match=r"^The critic values states by a goal, and the environment gives none\.$"):
+        policy.act(*present)
+
+
 def test_a_critic_from_the_command_line_is_recorded_and_kept(checkpoint, critic, capsys):
     words = ["evaluate", str(checkpoint), "--episodes", "1", "--max-episode-steps", "3", "--critic", str(critic)]
     assert main([*words, "--device", "cpu"]) == 0
