@@ -50,12 +50,17 @@ def _updates(method: str) -> Callable[[Mapping[str, Any]], float]:
     return lambda values: max(values["methods"][method]["updates_per_second"])
 
 
+def _updates_together(method: str) -> Callable[[Mapping[str, Any]], float]:
+    return lambda values: max(values["methods"][method]["updates_per_second_together"])
+
+
 def _tokens(values: Mapping[str, Any]) -> float:
     return values["tokens_per_second"]
 
 
 PLANS = ("benchmarks/plan_speed.py", "--device", "cuda", "--no-plain", "--problems", "hopper", "--output", "{output}")
 UPDATES = ("benchmarks/baseline_speed.py", "--device", "cuda", "--turns", "2", "--output", "{output}")
+TOGETHER = ("benchmarks/seeds_together.py", "--device", "cuda", "--turns", "2", "--output", "{output}")
 TOKENS = ("benchmarks/train_speed.py", "--updates", "30", "--precision", "bf16", "--output", "{output}")
 
 PARTS = (
@@ -71,6 +76,21 @@ PARTS = (
         "iql", (*UPDATES, "--methods", "iql", "--updates", "5000"), "captured IQL updates", _updates("iql"), "/s", 5000
     ),
     Part("cql", (*UPDATES, "--methods", "cql", "--updates", "8000"), "captured CQL updates", _updates("cql"), "/s"),
+    Part(
+        "iql-together",
+        (*TOGETHER, "--methods", "iql", "--updates", "5000"),
+        "captured IQL updates of 5 seeds together, over all of them",
+        _updates_together("iql"),
+        "/s",
+        18_500,
+    ),
+    Part(
+        "cql-together",
+        (*TOGETHER, "--methods", "cql", "--updates", "4000"),
+        "captured CQL updates of 5 seeds together, over all of them",
+        _updates_together("cql"),
+        "/s",
+    ),
     Part("train", TOKENS, "training tokens in bf16, hopper at 256 windows", _tokens, "/s"),
     Part("train-compiled", (*TOKENS, "--compile"), "the same, compiled", _tokens, "/s"),
     Part("train-eager", (*TOKENS, "--attention", "eager"), "the same, attention written out", _tokens, "/s"),

@@ -216,6 +216,17 @@ def test_a_readme_that_is_no_text_is_named(checkpoint: Path) -> None:
         write_card(checkpoint)
 
 
+def test_the_example_tells_the_goal_where_the_data_know_goals(checkpoint: Path) -> None:
+    saved = json.loads((checkpoint / "dataset.json").read_text())
+    assert "controller.reset(seed=0)\n" in card_text(checkpoint)
+    for transforms, goal in (([], 'told["goal"]'), ([{"name": "goals-apart"}], 'observation["desired_goal"]')):
+        changed = saved | {"goal_columns": [0, 1], "transforms": transforms}
+        (checkpoint / "dataset.json").write_text(json.dumps(changed))
+        text = card_text(checkpoint)
+        assert f"observation, told = env.reset(seed=0)\ncontroller.reset(seed=0, goal={goal})\n" in text
+        assert "| goal_columns | [0, 1] |" in text
+
+
 def test_successes_are_told_by_task(checkpoint: Path) -> None:
     report = evaluation()
     evaluated(checkpoint, report)

@@ -43,7 +43,7 @@ def test_python_m_trajplan_is_the_same_command():
     [
         ("", "trajplan needs COMMAND; see trajplan --help."),
         ("trian", "Unknown command 'trian'; did you mean train?"),
-        ("sing", "Unknown command 'sing'; there are datasets, train, baseline, evaluate, compare, push."),
+        ("sing", "Unknown command 'sing'; there are datasets, train, baseline, dynamics, evaluate, compare, push."),
         ("--verison", "trajplan has no option --verison; did you mean --version?"),
         ("datasets lst", "Unknown action 'lst'; did you mean list?"),
         ("datasets list --js", "trajplan datasets list has no option --js; did you mean --json?"),

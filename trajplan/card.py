@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from trajplan import __version__
 from trajplan.baselines.registry import method_named
+from trajplan.data.goals_apart import DESIRED, TRANSFORM
 from trajplan.data.info import dataset_ids
 from trajplan.errors import CheckpointError
 from trajplan.files import BASELINE_TYPE, DYNAMICS_TYPE, RUN, read_json, sha256
@@ -77,7 +78,7 @@ def card_text(folder: Path, repo_id: str | None = None, license: str | None = No
         f"# {name}",
         _introduction(folder, dataset["id"], environment, method),
         *_weights(folder),
-        _loading(repo_id or ".", environment),
+        _loading(repo_id or ".", environment, _goal(dataset)),
         _results(evaluation, _planned(folder, evaluation))
         if evaluation
         else "## Evaluation\n\nNo evaluation comes with these weights.",
@@ -186,7 +187,16 @@ def _weights(folder: Path) -> list[str]:
     return [f"The weights are those of update {kept['update']:,} of {updates:,}{best}."]
 
 
-def _loading(name: str, environment: str | None) -> str:
+def _goal(dataset: Mapping[str, Any]) -> str | None:
+    """Where an environment's reset says the goal, as an expression, or None where the data know no goals."""
+    if not dataset.get("goal_columns"):
+        return None
+    apart = any(transform["name"] == TRANSFORM for transform in dataset.get("transforms", ()))
+    return f'observation["{DESIRED}"]' if apart else 'told["goal"]'
+
+
+def _loading(name: str, environment: str | None, goal: str | None) -> str:
+    told, to_reach = ("_", "") if goal is None else ("told", f", goal={goal}")
     make = "controller.info.make_env()" if environment else "...  # yours, with the dataset's spaces"
     return f"""## How to load it
 
@@ -195,8 +205,8 @@ import trajplan
 
 controller = trajplan.load("{name}")
 env = {make}
-observation, _ = env.reset(seed=0)
-controller.reset(seed=0)
+observation, {told} = env.reset(seed=0)
+controller.reset(seed=0{to_reach})
 action = controller.act(observation)  # from the second step on: act(observation, reward)
 ```
 

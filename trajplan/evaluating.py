@@ -30,7 +30,7 @@ from trajplan.evaluation.rollout import evaluate as roll_out
 from trajplan.files import make_folder, refuse_file, sha256
 from trajplan.hub import checkpoint_folder, load_policy
 from trajplan.planners.controller import PlanningPolicy
-from trajplan.planners.settings import aid_files, aids_of, describe_planner
+from trajplan.planners.settings import aid_files, aids_of, describe_planner, save_planner
 
 if TYPE_CHECKING:
     import gymnasium
@@ -62,6 +62,7 @@ def evaluate(
     viewer: bool = False,
     device: str | None = None,
     planner: Any = None,
+    keep_planner: bool = False,
     revision: str | None = None,
     progress: bool = True,
 ) -> Evaluation:
@@ -90,6 +91,7 @@ def evaluate(
         viewer: write viewer.html into `output`, a page to walk through all plans of that episode.
         device: where a checkpoint acts; None: a GPU if there is one.
         planner: settings of a planner for the checkpoint; None: its own.
+        keep_planner: make it the checkpoint's own, with copies of the critic and the ensemble that it names.
         revision: a branch, tag or commit on the hub; None: the newest.
         progress: whether to show a bar on standard error.
 
@@ -105,9 +107,8 @@ def evaluate(
     require(0 <= seed < 2**63 - episodes, "seed", seed, "be 0 or more, and with the episodes fit into 63 bits")
     target = _target(output, {"resume": resume, "video": video, "picture": picture, "viewer": viewer})
     folder, policy = _policy(path_or_policy, device, planner, revision)
-    if resume and folder is None:
-        raise ConfigError("Only the evaluation of a checkpoint folder can be resumed: give its path, not a policy.")
-    _check_plans(policy, {"picture": picture, "viewer": viewer})
+    _check_folder(folder, resume=resume, keep_planner=keep_planner)
+    _check_plans(policy, {"picture": picture, "viewer": viewer, "keep_planner": keep_planner})
     info = policy.info
     reference = reference_scores(info, env, reference_min, reference_max)
     with quiet_simulators() as warnings:
@@ -123,6 +124,8 @@ def evaluate(
                 check_rendering(make_env)
             chosen = tasks_of(made, tasks)
             total = episodes * len(chosen or (1,))
+            if keep_planner:
+                policy = _keep_planner(folder, policy, device)
             settings: dict[str, Any] = {"seed": seed, "num_episodes": total, "num_envs": num_envs}
             settings |= {} if chosen is None else {"tasks": chosen}
             settings |= _about(folder, policy, made, reference)
@@ -195,6 +198,14 @@ def _policy(
     return None, policy
 
 
+def _keep_planner(folder: Path | None, policy: Policy, device: str | None) -> Policy:
+    """Make a policy's planner its checkpoint's own; gives the policy that the checkpoint then holds."""
+    assert folder is not None
+    assert isinstance(policy, PlanningPolicy)
+    save_planner(folder, policy.config)
+    return load_policy(folder, device=device)
+
+
 def _about(
     folder: Path | None, policy: Policy, env: "gymnasium.Env", reference: "ReferenceScores | None"
 ) -> dict[str, Any]:
@@ -216,6 +227,13 @@ def _about(
         **({"aids": aids} if aids else {}),
         "versions": evaluation_versions(),
     }
+
+
+def _check_folder(folder: Path | None, *, resume: bool, keep_planner: bool) -> None:
+    if folder is None and resume:
+        raise ConfigError("Only the evaluation of a checkpoint folder can be resumed: give its path, not a policy.")
+    if folder is None and keep_planner:
+        raise ConfigError("keep_planner writes into a checkpoint folder: give its path, not a policy.")
 
 
 def _check_plans(policy: Policy, wants: Mapping[str, bool]) -> None:

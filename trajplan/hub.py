@@ -95,7 +95,7 @@ def load_policy(
         return load_baseline(folder, on)
     config = planner if planner is not None else saved_planner(folder)
     entry = planner_named(type_of(config))
-    kind = "dynamics" if type_in(folder) == DYNAMICS_TYPE else "transformer"
+    kind = "dynamics" if is_dynamics(folder) else "transformer"
     if entry.on != kind:
         others = ", ".join(name for name, other in planners().items() if other.on == kind)
         raise ConfigError(
@@ -131,6 +131,11 @@ def checkpoint_folder(path_or_id: str | Path, revision: str | None = None) -> Pa
 def is_baseline(folder: Path) -> bool:
     """Whether a checkpoint folder is one that `trajplan baseline` wrote."""
     return type_in(folder) == BASELINE_TYPE
+
+
+def is_dynamics(folder: Path) -> bool:
+    """Whether it is one that `trajplan dynamics` wrote."""
+    return type_in(folder) == DYNAMICS_TYPE
 
 
 def type_in(folder: Path) -> str | None:

@@ -32,7 +32,7 @@ def walks():
     """8 episodes of random numbers with actions in an uneven Box; half end in a terminal, half by a time limit."""
     low, high = np.array([-2, 0], np.float32), np.array([1, 4], np.float32)
     data = episodes(lambda rng, length: rng.uniform(low, high, (length, 2)).astype(np.float32), range(3, 11))
-    return OfflineDataset.from_episodes(data, id="walks", action_space=spaces.Box(low, high), goal_columns=(2, 0))
+    return OfflineDataset.from_episodes(data, id="walks", action_space=spaces.Box(low, high), goal_columns=(0, 1, 2))
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def choices():
     """The same with 4 Discrete actions that are counted from 1."""
     data = episodes(lambda rng, length: rng.integers(1, 5, length), range(3, 11))
     return OfflineDataset.from_episodes(
-        data, id="choices", action_space=spaces.Discrete(4, start=1), goal_columns=(2, 0)
+        data, id="choices", action_space=spaces.Discrete(4, start=1), goal_columns=(0, 1, 2)
     )
 
 

@@ -13,7 +13,8 @@ from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.engine.trainer import train
 from trajplan.baselines.gcivl import GCIVL, GCIVLConfig
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.goals import GoalShares, GoalTransitions
+from trajplan.data.goal_shares import GoalShares
+from trajplan.data.goals import GoalTransitions
 from trajplan.data.transitions import Batch
 from trajplan.errors import ConfigError
 from trajplan.models.networks import Dimensions
@@ -56,18 +57,20 @@ class Table(torch.nn.Module):
         return self.values[:, observations.argmax(-1), goals.argmax(-1)]
 
 
-@pytest.fixture(scope="module")
-def learned(chain):
+@pytest.fixture(scope="module", params=[1, 2], ids=["one step", "two steps"])
+def learned(chain, request):
     torch.manual_seed(0)
     # A state is at its goal in the one row that the goal was taken from, so that V has some of the way to itself, too.
     config = GCIVLConfig(
         hidden_layers=1, hidden_width=8, discount=DISCOUNT, expectile=0.97, tau=0.2, value_current_goals=0.5,
-        value_future_goals=0.3, alpha=20.0, actor_learning_rate=1e-2,
+        value_future_goals=0.3, alpha=20.0, actor_learning_rate=1e-2, n_steps=request.param,
     )  # fmt: skip
     method = GCIVL(Dimensions.of(chain.info), config)
     method.value, method.target = Table(), Table().requires_grad_(False)
     method.optimizers["value"] = torch.optim.Adam(method.value.parameters(), lr=0.05)
-    transitions = GoalTransitions(chain, config.actor_goals, config.value_goals)
+    transitions = GoalTransitions(
+        chain, config.actor_goals, config.value_goals, steps=config.lookahead, discount=DISCOUNT
+    )
     for _ in range(1200):
         method.update(transitions.sample(256))
     return method

@@ -32,6 +32,13 @@ def test_its_parts_are_scripts_that_are_there(gpu):
         assert (part.read is None) == ("{output}" not in part.words)
 
 
+def test_the_speed_of_seeds_together_is_that_of_all_of_them(gpu):
+    part = next(part for part in gpu.PARTS if part.name == "iql-together")
+    speeds = {"updates_per_second_together": [17_000.0, 19_000.0], "updates_per_second_in_a_row": [5_000.0, 5_100.0]}
+    value = part.read({"methods": {"iql": speeds}})
+    assert gpu.row(part, {"ok": True, "value": value})[1:] == ("18,500/s", "19,000.0/s", "yes")
+
+
 def test_the_table_says_what_held(gpu, monkeypatch, capsys, tmp_path):
     read = lambda values: values["speed"]  # noqa: E731
     write = "import json, sys; json.dump({'speed': float(sys.argv[2])}, open(sys.argv[1], 'w'))"

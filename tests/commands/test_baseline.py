@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
+import ogbench  # noqa: F401, registers its environments
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
@@ -191,7 +192,7 @@ def test_an_output_that_is_a_file_is_refused(below, folder, tmp_path, capsys):
 
 def test_unknown_methods_and_options_are_named(capsys):
     for arguments, message in (
-        (["ppo"], "Unknown method 'ppo'; there are bc, gcbc, gcivl, iql, "),
+        (["ppo"], "Unknown method 'ppo'; there are bc, gcbc, gcivl, qrl, iql, "),
         (["bc", "--output", "x", "--expectile", "1"], "trajplan baseline bc has no option --expectile; see "),
     ):
         with pytest.raises(SystemExit) as stop:
@@ -333,3 +334,15 @@ def test_several_datasets_train_as_one(tmp_path, pendulum, monkeypatch):
     assert values["num_episodes"] == 6
     assert "datasets:\n- toy/first-v0\n- toy/second-v0\n" in (output / "README.md").read_text()
     assert main(["baseline", "bc", "--resume", "--output", str(output)]) == 0
+
+
+@pytest.mark.parametrize("method", ["iql", "awac", "cql"])
+def test_ogbenchs_mazes_do_not_take_d4rls_rewards(method):
+    box = gymnasium.spaces.Box(-1, 1, (2,))
+    for task in ("", "singletask-task1-"):
+        spec = gymnasium.spec(f"antmaze-medium-{task}v0")
+        info = DatasetInfo(f"ogbench/antmaze-medium-stitch-{task}v0", box, box, spec, num_transitions=10**6)
+        settings, run = preset_for(method, info)
+        assert run.reward_transform == "none"
+        assert settings == preset_for(method, dataclasses.replace(info, id="a/other-v0", env_spec=None))[0]
+        assert note_for(method, info) is None

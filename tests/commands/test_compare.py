@@ -389,3 +389,22 @@ def test_several_datasets_are_compared_on_as_one(data, tmp_path, capsys):
     assert f"{ID} + {second}" in (output / "report.html").read_text()
     assert main([*words[:3], *words[4:], "--report"]) == 2
     assert "other" in capsys.readouterr().err
+
+
+def test_planners_on_an_ensemble_are_compared_by_name(tmp_path, capsys):
+    small = ["model_members=2", "model_elites=2", "model_layers=1", "model_width=8", "model_max_epochs=1"]
+    labels = {"dynamics": "cem", "mb": "mbop"}
+    settings = [f"{label}.{each}" for label in labels for each in [*small, "planner.samples=12", "planner.horizon=3"]]
+    settings += ["mb.planner=mbop", *SHORT]
+    assert compare(tmp_path / "out", methods="bc,dynamics,mb=dynamics", settings=settings) == 0, capsys.readouterr()
+    for label, planner in labels.items():
+        model = tmp_path / "out" / label / "seed-0/model"
+        written = json.loads((model / "evaluation.json").read_text())
+        assert (written["planner"]["type"], written["planner"]["samples"]) == (planner, 12)
+        assert json.loads((model / "training.json").read_text())["seed"] == 0
+    page = (tmp_path / "out/report.html").read_text()
+    assert "dynamics" in page
+    assert "mbop" in page
+    alone = [word for word in settings if word.startswith("mb.")]
+    assert compare(tmp_path / "no", methods="mb=dynamics", settings=[*alone, "mb.prior=false"]) == 2
+    assert "mbop plans with cloned policies, which prior=false leaves out" in capsys.readouterr().err

@@ -65,6 +65,23 @@ def test_a_planner_is_named_and_its_settings_are_its_own():
         parse_settings(["tt.planner=imitate"], ALL)
 
 
+def test_an_ensemble_has_planners_of_its_own():
+    methods = {"dynamics": "dynamics", "mppi": "dynamics", "tt": "tt"}
+    words = ["dynamics.model_width=9", "dynamics.planner.elites=4", "mppi.planner=mppi", "mppi.planner.kept=3"]
+    settings = parse_settings(words, methods)
+    assert split_planner(settings["dynamics"]) == ({"model_width": 9}, None, {"elites": 4})
+    assert split_planner(settings["mppi"]) == ({}, "mppi", {"kept": 3})
+    assert parse_settings(set_words("mppi", settings["mppi"]), methods)["mppi"] == settings["mppi"]
+    with pytest.raises(ConfigError, match=r"beam_search does not plan on dynamics; there are random_shooting, cem,"):
+        parse_settings(["mppi.planner=beam_search"], methods)
+    with pytest.raises(ConfigError, match=r"cem does not plan on tt; there are beam_search, "):
+        parse_settings(["tt.planner=cem"], methods)
+    with pytest.raises(ConfigError, match=r"no baseline is compared, only dynamics, mppi, tt"):
+        parse_settings(["baselines.updates=3"], methods)
+    with pytest.raises(ConfigError, match=r"dynamics has no setting 'preset'"):
+        parse_settings(["mppi.preset=tt_debug"], methods)
+
+
 def test_what_is_said_of_one_method_wins_over_what_is_said_of_all_baselines():
     settings = parse_settings(["iql.updates=7", "baselines.updates=5"], ALL)
     assert settings["iql"]["updates"] == 7

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from trajplan.data.dataset import OfflineDataset
-from trajplan.data.goals import GoalShares, GoalTransitions, later_rows
+from trajplan.data.goal_shares import GoalShares
+from trajplan.data.goals import GoalTransitions, later_rows
 from trajplan.errors import ConfigError
 
 LENGTHS = (4, 1, 7)
@@ -59,6 +60,24 @@ def test_rewards_are_minus_one_until_the_goal_and_a_terminal_is_there(numbered):
     assert torch.equal(batch.terminations, goal == present)
     assert torch.equal(batch.rewards, torch.where(goal == present, 0.0, -1.0))
     assert 0 < batch.terminations.sum() < len(goal)
+
+
+def test_several_steps_end_at_the_goal_or_with_the_episode(numbered):
+    batch = drawn(
+        numbered, GoalShares(0, 1, "uniform"), GoalShares(0.2, 0.6, "uniform"), steps=3, discount=0.5, size=5000
+    )
+    last = torch.tensor([4.0, 6.0, 14.0])
+    for present, goal, following, reward, ended, steps in zip(
+        batch.observations[:, 0], batch.goals[:, 1], batch.next_observations[:, 0], batch.rewards, batch.terminations,
+        batch.steps, strict=True,
+    ):  # fmt: skip
+        end = last[last > present].min()
+        assert following == min(present + 3, end)
+        assert steps == following - present
+        assert bool(ended) == bool(present <= goal < following)
+        taken = int(goal - present) if ended else int(steps)
+        assert float(reward) == -sum(0.5**k for k in range(taken))
+    assert 0 < batch.terminations.sum() < 5000
 
 
 def test_without_goals_of_values_rewards_are_the_datas(numbered):

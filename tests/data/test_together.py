@@ -205,6 +205,12 @@ def test_odd_lists(saved):
         OfflineDataset.from_minari([saved[1], "mine/low-v1"])
 
 
+def test_held_out_datasets_are_all_of_theirs_or_none():
+    infos = [DatasetInfo(id, BOX, BOX, held_out=(f"{id}-val-v0",)) for id in ("a-v0", "b-v0")]
+    assert describe_together(infos).held_out == ("a-v0-val-v0", "b-v0-val-v0")
+    assert describe_together([infos[0], replace(infos[1], held_out=())]).held_out == ()
+
+
 def test_goal_columns_are_kept_and_have_to_agree():
     infos = [DatasetInfo(id, BOX, BOX, goal_columns=(0,)) for id in ("a-v0", "b-v0")]
     assert describe_together(infos).goal_columns == (0,)

@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+import tempfile
 
 import gymnasium
 import numpy as np
@@ -52,6 +53,30 @@ with quiet_simulators():
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all("trajplan[mujoco]" in line for line in lines)
+
+
+def test_missing_ogbench_names_its_extra():
+    script = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "ogbench" else found(name, *rest)
+from trajplan.data.sources.ogbench import read_ogbench
+from trajplan.errors import TrajplanError
+import numpy as np, sys
+rows = np.zeros((4, 2), np.float32)
+path = sys.argv[1] + "/pointmaze-medium-stitch-v0.npz"
+np.savez(path, observations=rows, actions=rows, terminals=np.arange(4) == 3)
+try:
+    read_ogbench(path)
+except TrajplanError as error:
+    print(error)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", script, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert "'pointmaze-medium-v0' is not registered" in done.stdout
+    assert "trajplan[ogbench]" in done.stdout
 
 
 def test_fitting_environment_passes(cartpole, pendulum, point_maze):

@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 from PIL import Image
 
+import trajplan
 from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.baselines.engine.checkpoint import save_settings
 from trajplan.baselines.engine.settings import RunConfig
@@ -233,6 +234,21 @@ def test_the_command_measures_both_on_held_out_starts(dataset, folders, tmp_path
     printed = capsys.readouterr().out
     assert f"{found['errors']['ensemble']['rms'][6]:.3f}" in printed
     assert "1 ahead     7 ahead" in printed
+
+
+def test_an_ensemble_that_was_learned_by_itself_is_measured_too(dataset, folders, tmp_path):
+    folder, _ = folders
+    sizes = {"model_members": 3, "model_elites": 2, "model_layers": 1, "model_width": 8, "model_max_epochs": 1}
+    trajplan.dynamics(dataset, tmp_path / "own", device="cpu", progress=False, prior=False, seed=SEED, **sizes)
+    words = ["--open-loop", "--open-loop-steps", "7", "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(["evaluate", str(folder), *words, "--ensemble", str(tmp_path / "own")]) == 0
+    found = json.loads((tmp_path / "out/open_loop.json").read_text())
+    assert found["ensemble"]["method"] == "dynamics"
+    _, held_out = dataset.split(0.5, SEED)
+    learned = set(held_out) & set(dataset.split(0.1, SEED)[0])
+    assert found["ensemble"]["starts_in_its_training"] == sum(LENGTHS[number] - 11 for number in learned)
+    assert main(["evaluate", str(folder), *words, "--dynamics", str(tmp_path / "own")]) == 0
+    assert json.loads((tmp_path / "out/open_loop.json").read_text()) == found
 
 
 def test_what_does_not_go_together_is_refused(dataset, folders, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -9,10 +10,13 @@ import ogbench  # noqa: F401
 import pytest
 from gymnasium import spaces
 
+from trajplan.baselines.engine.settings import RunConfig
+from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
 from trajplan.errors import ConfigError
 from trajplan.evaluating import evaluate as evaluate_policy
-from trajplan.evaluation.environments import OwnGenerator, environment_maker, tasks_of
+from trajplan.evaluation.during_training import evaluation_for
+from trajplan.evaluation.environments import OwnGenerator, check_environment, environment_maker, tasks_of
 from trajplan.evaluation.policy import RandomPolicy
 from trajplan.evaluation.report import EvaluationFile
 from trajplan.evaluation.rollout import evaluate, goal_at_reset
@@ -176,10 +180,30 @@ def test_a_dict_environment_may_say_a_goal_that_the_data_leave_out(goal_maze):
     def make_env():
         return gymnasium.wrappers.TimeLimit(OwnGenerator(Apart()), 20)
 
-    from trajplan.evaluation.environments import check_environment
-
     check_environment(make_env(), info)
     with pytest.raises(ConfigError, match="its observations are Dict"):
         check_environment(make_env(), dataclasses.replace(info, goal_columns=None))
     episodes = evaluate(FirstTwo(info), make_env, episodes=3, num_envs=2, tasks=[1, 2, 3]).episodes
     assert all(episode.success for episode in episodes)
+
+
+def test_training_is_evaluated_over_all_tasks_in_turns(goal_maze):
+    length = 3
+    episode = {"observations": np.zeros((length + 1, 2)), "actions": np.zeros((length, 2)), "rewards": np.zeros(length)}
+    episode |= {"terminations": np.zeros(length), "truncations": np.zeros(length)}
+    dataset = OfflineDataset.from_episodes([episode], env_spec=goal_maze, goal_columns=(0, 1))
+
+    class Lost(Straight):
+        """Finds the way to the second goal and the near third, but not to the first."""
+
+        def reset(self, seeds, rows, goals=None):
+            super().reset(seeds, rows, np.where(goals[:, :1] > 5, np.float32(0), goals))
+
+        def predicted_values(self, observations):
+            return None
+
+    measure = evaluation_for(dataset, SimpleNamespace(), RunConfig(eval_episodes=6))
+    numbers = measure(Lost(dataset.info))
+    assert numbers["success"] == pytest.approx(4 / 6)
+    assert numbers["return"] == pytest.approx(4 / 6)
+    assert numbers["length"] > 40 / 6

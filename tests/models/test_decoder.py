@@ -11,14 +11,23 @@ OBSERVATION, ACTION, BINS, WINDOW = 3, 2, 7, 4
 J = OBSERVATION + ACTION + 2
 
 
-@pytest.fixture(scope="module")
-def model():
+def make_model(**settings):
     torch.manual_seed(0)
-    config = TrajectoryTransformerConfig(
-        observation_dim=OBSERVATION, action_dim=ACTION, bins=BINS, window=WINDOW, n_layer=3, n_head=2, n_embd=16
-    )
+    sizes = {"observation_dim": OBSERVATION, "action_dim": ACTION, "bins": BINS, "window": WINDOW}
+    config = TrajectoryTransformerConfig(**sizes, n_layer=3, n_head=2, n_embd=16, **settings)
     config.initializer_range = 0.5
     return TrajectoryTransformer(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["without-goals", "with-goals"])
+def either(request, model):
+    """A model, and one that reads goals."""
+    return make_model(goal_columns=[2, 0], goal_places=[1, 0]) if request.param else model
 
 
 def run(decoder, generator, batch, beams, candidates, context):
@@ -27,8 +36,9 @@ def run(decoder, generator, batch, beams, candidates, context):
     def draw(*shape, high=BINS):
         return torch.randint(high, shape, generator=generator)
 
+    goals = draw(batch, decoder.model.config.goal_dim)
     history = draw(batch, context * J + OBSERVATION)
-    logits = [decoder.begin(history, beams, candidates)]
+    logits = [decoder.begin(torch.cat([goals, history], 1), beams, candidates)]
     history = history[:, None].expand(-1, beams, -1)
     environment = torch.arange(batch)[:, None]
     for _ in range(6):
@@ -56,10 +66,10 @@ def run(decoder, generator, batch, beams, candidates, context):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("batch", "beams", "candidates", "context"), [(1, 4, 2, 1), (2, 3, 3, 0), (3, 1, 1, 2)])
-def test_cached_logits_equal_full_forward_passes(model, monkeypatch, batch, beams, candidates, context, attention):
-    monkeypatch.setattr(model.config, "_attn_implementation", attention)
+def test_cached_logits_equal_full_forward_passes(either, monkeypatch, batch, beams, candidates, context, attention):
+    monkeypatch.setattr(either.config, "_attn_implementation", attention)
     courses = [
-        run(decoder(model), torch.Generator().manual_seed(1), batch, beams, candidates, context)
+        run(decoder(either), torch.Generator().manual_seed(1), batch, beams, candidates, context)
         for decoder in (CachedDecoder, RecomputingDecoder)
     ]
     for step, (cached, full) in enumerate(zip(*courses, strict=True)):
@@ -103,9 +113,10 @@ class Course:
         return torch.randint(high, shape, generator=self.generator)
 
     def run(self, steps):
+        self.goals = self.draw(self.batch, self.model.config.goal_dim)
         history = self.draw(self.batch, OBSERVATION)
         self.beams = [[row] * 2 for row in history]
-        self.compare(self.decoder.begin(history, 2, 2)[:, None].expand(-1, 2, -1))
+        self.compare(self.decoder.begin(torch.cat([self.goals, history], 1), 2, 2)[:, None].expand(-1, 2, -1))
         for _ in range(steps):
             longest = max(len(tokens) for row in self.beams for tokens in row)
             calls = [self.restart, self.keep, self.resume] if self.nodes[0] else [self.keep]
@@ -119,9 +130,9 @@ class Course:
         return int(torch.randint(low, high, (), generator=self.generator))
 
     def compare(self, logits):
-        for row, beams in zip(logits, self.beams, strict=True):
+        for row, beams, goal in zip(logits, self.beams, self.goals, strict=True):
             for one, tokens in zip(row, beams, strict=True):
-                full = self.model(tokens[None]).logits[0, -1]
+                full = self.model(tokens[None], goals=goal[None] if len(goal) else None).logits[0, -1]
                 torch.testing.assert_close(one, full, atol=2e-5, rtol=1e-4)
 
     def transition(self):
@@ -172,8 +183,8 @@ class Course:
 @pytest.mark.parametrize("make", [CachedDecoder, RecomputingDecoder])
 @pytest.mark.parametrize(("seed", "batch"), [(0, 1), (1, 1), (2, 3), (3, 2)])
 @torch.no_grad()
-def test_any_course_over_a_tree_gives_the_logits_of_full_forward_passes(model, make, seed, batch):
-    course = Course(make(model), model, seed, batch)
+def test_any_course_over_a_tree_gives_the_logits_of_full_forward_passes(either, make, seed, batch):
+    course = Course(make(either), either, seed, batch)
     course.run(50)
     assert set(course.calls) == {"transition", "restart", "keep", "resume"}
 

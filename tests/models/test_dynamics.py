@@ -250,3 +250,49 @@ def test_constant_entries_stay_constant():
     step = model.step(inputs[:, :3], inputs[:, 3:])
     assert torch.isfinite(step.next_observations).all()
     torch.testing.assert_close(step.next_observations[:, 1], torch.full((100,), 0.3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["max-deviation", "disagreement"])
+def test_the_expected_step_is_the_mean_of_the_elites_and_its_likelihood_that_of_their_mixture(kind):
+    model = ensemble(members=4, elites=3)
+    model.elites.copy_(torch.tensor([3, 0, 2]))
+    inputs, targets, _ = data(30)
+    model.fit_scales(inputs, targets)
+    observations, actions = inputs[:, :3], inputs[:, 3:]
+    step = model.expected(observations, actions, kind, likelihood=True)
+    prediction = model.predict(observations, actions, model.elites)
+    mean = prediction.mean.mean(0)
+    torch.testing.assert_close(step.next_observations, observations + mean[:, :3])
+    torch.testing.assert_close(step.rewards, mean[:, 3])
+    torch.testing.assert_close(step.uncertainty, uncertainty_of(prediction, kind))
+    assert not step.terminations.any()
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(torch.ones(30, 3)),
+        torch.distributions.Independent(Normal(prediction.mean.transpose(0, 1), prediction.std.transpose(0, 1)), 1),
+    )
+    torch.testing.assert_close(step.log_likelihood, mixture.log_prob(mean), rtol=1e-3, atol=1e-3)
+    followed = torch.arange(30) % 3
+    own = model.expected(observations, actions, followed=followed)
+    for row in range(30):
+        alone = observations[row] + prediction.mean[followed[row], row, :3]
+        torch.testing.assert_close(own.next_observations[row], alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(own.rewards, step.rewards)
+    assert own.uncertainty is None
+    assert own.log_likelihood is None
+
+
+def test_an_expected_step_ends_where_it_is_likelier_than_not_and_stays_in_range():
+    model = ensemble(terminal_head=True)
+    with torch.no_grad():
+        model.networks.weights[-1].zero_()
+        model.networks.biases[-1].zero_()
+        model.networks.biases[-1][:2, :, 0], model.networks.biases[-1][:2, :, -1] = 50.0, torch.tensor([[3.0], [-2.0]])
+    model.low[0], model.high[0] = -1.0, 20.0
+    observations, actions = torch.zeros(4, 3), torch.zeros(4, 2)
+    step = model.expected(observations, actions)
+    assert step.terminations.all()
+    assert (step.next_observations[:, 0] == 20).all()
+    own = model.expected(observations, actions, followed=torch.tensor([0, 1, 1, 0]))
+    assert own.terminations.tolist() == [True, False, False, True]
+    model.rule = lambda states: states[:, 0] < 5
+    assert not model.expected(observations, actions).terminations.any()

@@ -295,6 +295,33 @@ def test_a_critic_sees_beyond_the_horizon():
     torch.testing.assert_close(plan.scores, plan.rewards.sum(-1) + ends, atol=1e-4, rtol=1e-4)
 
 
+class Near:
+    """The value of a goal for the first column: how near a state is to it."""
+
+    needs_goals, has_q, discount = True, False, 1.0
+
+    def values(self, observations, goals=None):
+        return -(observations[:, 0] - goals[:, 0]).abs()
+
+
+@pytest.mark.parametrize("name", ["random_shooting", "cem", "mppi"])
+def test_a_critic_of_goals_gets_every_environments_own(name):
+    class Free(Exact):
+        def expected(self, *arguments, **keywords):
+            step = super().expected(*arguments, **keywords)
+            return dataclasses.replace(step, rewards=torch.zeros_like(step.rewards))
+
+    entry = planner_named(name)
+    search = entry.planner_class()(Free(), INFO, entry.config_class()(**KNOWN | {"horizon": 4}), critic=Near())
+    states, past = torch.zeros(2, 2), torch.empty(2, 0, 4)
+    _, plan = search.plan(states, past, generators(0, 1), goals=torch.tensor([[0.8], [-0.8]]))
+    # Each gets near its own, which are 1.6 apart.
+    assert (plan.returns[:, 0, -1] > -0.4).all()
+    assert plan.observations[0, 0, -1, 0] > plan.observations[1, 0, -1, 0]
+    with pytest.raises(ConfigError, match=r"^The critic values states by a goal, and the environment gives none\.$"):
+        search.plan(states, past, generators(0, 1))
+
+
 @pytest.mark.parametrize(("name", "settings"), [("cem", {"samples": 64, "iterations": 5}), ("mppi", {"samples": 256})])
 def test_the_penalty_keeps_away_from_what_the_ensemble_does_not_know(name, settings):
     """Pushes to the left are unknown: without a penalty the best is one, with it the planner waits or goes right."""

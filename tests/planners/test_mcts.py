@@ -12,6 +12,7 @@ from trajplan.tokenizers.fit import fit_tokenizer
 
 S, A, V, H, DISCOUNT = 2, 1, 4, 3, 0.9
 J = S + A + 2
+EAGER = {"widening": 4.0, "exploration": 5.0, "action_temperature": 3.0}
 PRESENT = torch.tensor([[0.3, -0.6]])
 
 
@@ -25,15 +26,31 @@ def make(seed=0, window=8):
     return TrajectoryTransformer(config).eval(), fit_tokenizer("uniform", data, V)
 
 
-def plan(parts, seed=0, **settings):
+class Slope:
+    """A critic: how far along a line an observation lies; with goals, how near to one."""
+
+    discount, has_q = DISCOUNT, False
+
+    def __init__(self, needs_goals=False):
+        self.needs_goals = needs_goals
+
+    def values(self, observations, goals=None):
+        if self.needs_goals:
+            return -(observations - goals).abs().sum(-1)
+        return observations @ torch.tensor([1.0, -0.5])
+
+
+def plan(parts, seed=0, critic=None, goals=None, **settings):
+    settings |= {"critic": "folder"} if critic else {}
     settings = {"context": 0, "horizon": H, "discount": DISCOUNT, "action_cdf": None, "kept": 4} | settings
     config = MCTSConfig(**settings)
     past = torch.zeros(1, config.context, S + A + 1)
-    return MCTS(*parts, config).plan(PRESENT, past, [torch.Generator().manual_seed(seed)])[1]
+    search = MCTS(*parts, config, critic=critic)
+    return search.plan(PRESENT, past, [torch.Generator().manual_seed(seed)], goals)[1]
 
 
 @torch.no_grad()
-def foreseen(parts, actions):
+def foreseen(parts, actions, critic=None, goals=None, score="return"):
     """The return of a sequence of action tokens where all else is the model's likeliest, by whole forward passes."""
     model, tokenizer = parts
     tokens, total = read_prefix(model, tokenizer, PRESENT, torch.zeros(1, 0, S + A + 1))[1][0].tolist(), 0.0
@@ -50,12 +67,15 @@ def foreseen(parts, actions):
         for dim in range(S):
             tokens.append(int(logits().argmax()))
             if dim == 0 and tokens[-1] == V:
-                return total
-    return total + DISCOUNT ** len(actions) * return_to_go
+                return total if score == "return" else 0.0
+        if critic:
+            observation = tokenizer.decode(torch.tensor(tokens[-S:]), slice(0, S))[None]
+            return_to_go = float(critic.values(observation, goals))
+    return total + DISCOUNT ** len(actions) * return_to_go if score == "return" else return_to_go
 
 
-def best_of_all(parts):
-    return max(itertools.product(range(V), repeat=H), key=lambda actions: foreseen(parts, actions))
+def best_of_all(parts, *scored):
+    return max(itertools.product(range(V), repeat=H), key=lambda actions: foreseen(parts, actions, *scored))
 
 
 def taken(parts, found):
@@ -66,14 +86,29 @@ def taken(parts, found):
 
 def test_with_more_simulations_it_finds_the_best_of_all_sequences():
     found = {20: 0, 2000: 0}
-    eager = {"widening": 4.0, "exploration": 5.0, "action_temperature": 3.0}
     for seed in range(4):
         parts = make(seed)
         best = best_of_all(parts)
         for simulations in found:
-            got = taken(parts, plan(parts, simulations=simulations, **eager))
+            got = taken(parts, plan(parts, simulations=simulations, **EAGER))
             found[simulations] += foreseen(parts, got) == pytest.approx(foreseen(parts, best), abs=1e-5)
     assert found[2000] == 4 > found[20]
+
+
+@pytest.mark.parametrize("score", ["return", "value"])
+@pytest.mark.parametrize("goals", [None, torch.tensor([[-0.6, 0.7]])])
+def test_with_a_critic_it_finds_the_best_by_its_values(score, goals):
+    parts, critic = make(2), Slope(goals is not None)
+    found = plan(parts, critic=critic, goals=goals, score=score, simulations=2000, **EAGER)
+    best = foreseen(parts, best_of_all(parts, critic, goals, score), critic, goals, score)
+    got = foreseen(parts, taken(parts, found), critic, goals, score)
+    assert float(found.scores[0, 0]) == pytest.approx(got, abs=1e-4)
+    assert got == pytest.approx(best, abs=1e-4)
+
+
+def test_a_critic_that_values_by_a_goal_wants_one():
+    with pytest.raises(ConfigError, match="the episode has none"):
+        plan(make(), critic=Slope(needs_goals=True))
 
 
 def test_rewards_and_returns_are_the_models():

@@ -1,7 +1,9 @@
 """Goal-conditioned implicit value learning: V(s, g) by expectile regression, and a policy weighted by its advantage.
 
 The value-only form of implicit Q-learning (Kostrikov, Nair and Levine 2022) for goals, as OGBench (Park et al. 2025)
-defines it. With rewards of -1 until the goal, V(s, g) is -(1 - discount^d) / (1 - discount), d steps from it.
+defines it; optionally on n-step returns, by which values travel n times as far at an update (Park et al. 2025, "Horizon
+reduction makes RL scalable"). With rewards of -1 until the goal, V(s, g) is -(1 - discount^d) / (1 - discount), d steps
+from it.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from trajplan.baselines.engine.method import Metrics, step
 from trajplan.baselines.settings import GoalConfig, check_positive, check_share
 from trajplan.config import option, require
-from trajplan.data.goals import GoalShares
+from trajplan.data.goal_shares import GoalShares
 from trajplan.data.transitions import Batch
 from trajplan.models.critics import TwinGoalValue, target_of
 from trajplan.models.networks import Dimensions, adam, polyak_update
@@ -34,6 +36,7 @@ class GCIVLConfig(GoalConfig):
     value_future: Literal["geometric", "uniform", "last"] = option(
         "geometric", "which later state: geometric in the discount, uniform or the last"
     )
+    n_steps: int = option(1, "transitions between a state and the one that its value is learned from")
     policy: Literal["gaussian", "deterministic"] = option(
         "deterministic", "head for continuous actions (deterministic: squared error); Discrete ones are categorical"
     )
@@ -45,11 +48,17 @@ class GCIVLConfig(GoalConfig):
         require(0 < self.expectile < 1, "expectile", self.expectile, "lie between 0 and 1")
         check_positive(self, "alpha", "max_weight")
         check_share(self, "tau")
+        require(self.n_steps >= 1, "n_steps", self.n_steps, "be at least 1")
 
     @property
     def value_goals(self) -> GoalShares:
         """The goals that V is of."""
         return GoalShares(self.value_current_goals, self.value_future_goals, self.value_future, self.discount)
+
+    @property
+    def lookahead(self) -> int:
+        """Transitions that a batch's next observation lies ahead."""
+        return self.n_steps
 
 
 class GCIVL(nn.Module):
@@ -79,7 +88,8 @@ class GCIVL(nn.Module):
         with torch.no_grad():
             states = torch.cat([batch.next_observations, batch.observations])
             next_values, before = self.target(states, batch.goals.repeat(2, 1)).split(size, -1)
-            targets = batch.rewards + config.discount * torch.where(batch.terminations, 0.0, next_values)
+            discount = config.discount if batch.steps is None else config.discount**batch.steps
+            targets = batch.rewards + discount * torch.where(batch.terminations, 0.0, next_values)
             advantages = targets.amin(0) - before.mean(0)
             weights = torch.where(advantages < 0, 1 - config.expectile, config.expectile)
         values = self.value(batch.observations, batch.goals)
@@ -87,7 +97,7 @@ class GCIVL(nn.Module):
         return loss, {"value/loss": loss.detach(), "value/mean": values.detach().mean()}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Log-likelihood of the data's actions weighted by exp(alpha A), A = V(s', g) - V(s, g)."""
+        """Log-likelihood of the data's actions weighted by exp(alpha A), A = V(s', g) - V(s, g), s' n_steps ahead."""
         assert batch.actor_goals is not None
         config, goals = self.config, batch.actor_goals
         with torch.no_grad():

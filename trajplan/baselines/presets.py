@@ -14,6 +14,7 @@ from trajplan.data.kinds import (
     environment_name,
     locomotion_body,
     locomotion_data,
+    of_ogbench,
 )
 from trajplan.data.scores import reference_for_d4rl
 
@@ -99,7 +100,7 @@ def row_of(info: "DatasetInfo") -> str:
 
 def note_for(name: str, info: "DatasetInfo") -> str | None:
     """A sentence on settings that a user might expect of the dataset's environment and does not get, or None."""
-    if kind_of(info) != "antmaze" or _of_d4rl(info) or (name, "antmaze") not in CHANGES:
+    if kind_of(info) != "antmaze" or _of_d4rl(info) or of_ogbench(info) or (name, "antmaze") not in CHANGES:
         return None
     settings, run = CHANGES[name, "antmaze"]
     flags = [f"--{key.replace('_', '-')} {value:.4g}" for key, value in settings.items()]
@@ -114,7 +115,7 @@ def note_for(name: str, info: "DatasetInfo") -> str | None:
 
 def _of_d4rl(info: "DatasetInfo") -> bool:
     """Whether the dataset is named as D4RL names its own, such as `antmaze-umaze-v2` after any namespace."""
-    return reference_for_d4rl(info.id.rpartition("/")[2]) is not None
+    return not of_ogbench(info) and reference_for_d4rl(info.id.rpartition("/")[2]) is not None
 
 
 def _rollouts(name: str, info: "DatasetInfo") -> dict[str, Any]:

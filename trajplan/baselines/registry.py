@@ -51,6 +51,7 @@ METHODS = {
     "gcivl": Entry(
         "Goal-conditioned implicit value learning", "trajplan.baselines.gcivl", "GCIVLConfig", "GCIVL", "GCIVL"
     ),
+    "qrl": Entry("Quasimetric reinforcement learning", "trajplan.baselines.qrl", "QRLConfig", "QRL", "QRL"),
     "iql": Entry("Implicit Q-learning", "trajplan.baselines.iql", "IQLConfig", "IQL", "IQL"),
     "awac": Entry("Advantage-weighted actor-critic", "trajplan.baselines.awac", "AWACConfig", "AWAC", "AWAC"),
     "awr": Entry("Advantage-weighted regression", "trajplan.baselines.awr", "AWRConfig", "AWR", "AWR", returns=True),

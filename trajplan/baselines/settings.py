@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trajplan.config import option, require
-from trajplan.data.goals import GoalShares
+from trajplan.data.goal_shares import GoalShares
 
 
 def check_positive(config: Any, *names: str) -> None:
@@ -66,6 +66,16 @@ class GoalConfig(NetworkConfig):
     def value_goals(self) -> GoalShares | None:
         """The goals that values are of, for a method that has values."""
         return None
+
+    @property
+    def lookahead(self) -> int:
+        """Transitions that a batch's next observation lies ahead."""
+        return 1
+
+    @property
+    def whole_goals(self) -> bool:
+        """Whether a goal has to hold all of an observation, in its order."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,14 @@ from trajplan.config import given
 from trajplan.errors import ConfigError
 from trajplan.evaluating import EvaluationInterrupted, evaluate
 from trajplan.evaluation.open_loop import NUMBERS, PICTURE, evaluate_open_loop
-from trajplan.hub import checkpoint_folder, is_baseline
+from trajplan.hub import checkpoint_folder, is_baseline, is_dynamics
 from trajplan.planners.registry import planner_named, type_of
 from trajplan.planners.settings import planner_config, saved_planner
 
 # What `trajplan.evaluate` takes under the same names.
 _OPTIONS = (
     *("episodes", "num_envs", "seed", "tasks", "env", "max_episode_steps", "reference_min", "reference_max"),
-    *("resume", "video", "video_episodes", "picture", "viewer", "device"),
+    *("resume", "video", "video_episodes", "picture", "viewer", "device", "keep_planner"),
 )
 
 
@@ -59,12 +59,16 @@ def _run_open_loop(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     defaults = inspect.signature(evaluate).parameters
     unfit = [name for name in _OPTIONS if getattr(args, name) != defaults[name].default]
     unfit = [*(name for name in unfit if name not in ("seed", "device")), *(["planner"] if args.planner else [])]
-    unfit += given(args, planner_named(args.settings_of).config_class())
+    planner = given(args, planner_named(args.settings_of).config_class())
+    # The ensemble that a planner may have is measured likewise.
+    settings = {"dynamics": planner.pop("ensemble")} | settings if "ensemble" in planner else settings
+    unfit += planner
     if unfit:
         raise ConfigError(f"--open-loop runs no episodes and no planner: leave out {_flags(unfit)}.")
     folder, output = checkpoint_folder(args.checkpoint), _output_folder(args)
-    if is_baseline(folder):
-        raise ConfigError(f"{args.checkpoint} is a baseline: --open-loop measures a transformer (and --dynamics DIR).")
+    if is_baseline(folder) or is_dynamics(folder):
+        kind = "baseline" if is_baseline(folder) else "dynamics ensemble"
+        raise ConfigError(f"{args.checkpoint} is a {kind}: --open-loop measures a transformer (and --dynamics DIR).")
     settings = {name.removeprefix("open_loop_"): value for name, value in settings.items()}
     report = evaluate_open_loop(folder, output, seed=args.seed, device=args.device, **settings)
     ahead = sorted({1, min(10, report["horizon"]), report["horizon"]})

@@ -4,15 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from trajplan import devices
+from trajplan.aids import load_aids
 from trajplan.baseline_training import settings_for
+from trajplan.baselines.dynamics.settings import DynamicsConfig
 from trajplan.baselines.engine.preflight import preflight as preflight_baseline
 from trajplan.comparison.cells import Cell, damaged_model, read_training
-from trajplan.comparison.settings import TRANSFORMER, EvaluationConfig, split_planner
+from trajplan.comparison.settings import DYNAMICS, TRANSFORMER, EvaluationConfig, split_planner
+from trajplan.config import from_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.info import DatasetInfo
+from trajplan.dynamics_training import preflight as preflight_ensemble
 from trajplan.errors import ConfigError, TrajplanError
 from trajplan.evaluation.environments import environment_maker, reference_scores, try_environment
 from trajplan.hub import load_policy
+from trajplan.planners.cem import CEMConfig
+from trajplan.planners.registry import type_of
 from trajplan.planners.settings import check_window, planner_config
 
 
@@ -23,6 +29,13 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         Whether the training evaluates on the way, which it does in the dataset's own environment.
     """
     training, name, planner = split_planner(settings)
+    if method == DYNAMICS:
+        config = from_dict(DynamicsConfig, training)
+        preflight_ensemble(dataset, config)
+        planned = planner_config(name, CEMConfig(), planner)
+        if type_of(planned) == "mbop" and not config.prior:
+            raise ConfigError("mbop plans with cloned policies, which prior=false leaves out.")
+        return False
     if method != TRANSFORMER:
         config, run = settings_for(method, dataset.info, training)
         preflight_baseline(dataset, method, config, run)
@@ -39,7 +52,9 @@ def check_method(method: str, settings: Mapping[str, Any], dataset: OfflineDatas
         hint = " A model is trained with the context of its preset's planner, whatever planner.context is."
         raise ConfigError(f"{error}{hint if str(error).startswith('context is') else ''}") from None
     preflight(dataset, train)
-    check_window(planner_config(name, saved, planner), train.window)
+    planning = planner_config(name, saved, planner)
+    check_window(planning, train.window)
+    load_aids(planning, dataset.info, "cpu")
     return False
 
 

@@ -139,8 +139,9 @@ def progress(cell: Cell) -> str:
     except (CheckpointError, LookupError, TypeError):
         pass
     try:
-        updates = read_json(cell.model / "training.json")["updates"]
-        return f"{_last_update(cell) / updates:.0%}"
+        updates = read_json(cell.model / "training.json").get("updates")
+        # How long an ensemble's training takes is not known before.
+        return f"{_last_update(cell):,} updates" if updates is None else f"{_last_update(cell) / updates:.0%}"
     except (CheckpointError, LookupError, OSError, TypeError, ValueError):
         return "starting"
 

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trajplan.baselines.dynamics.settings import DynamicsConfig
 from trajplan.baselines.engine.settings import RunConfig
 from trajplan.baselines.registry import METHODS, method_named
 from trajplan.config import V, option, parse_value, renamed, require, to_dict
 from trajplan.errors import ConfigError, did_you_mean
-from trajplan.planners.registry import DEFAULT, planner_named
+from trajplan.planners.registry import DEFAULT, planner_named, planners
 from trajplan.training.config import TrainConfig
 
-# The Trajectory Transformer's name among the methods, its planner's among its settings, and all baselines' in --set.
+# The names among the methods of what is planned on, a planner's among its settings, and all baselines' in --set.
 TRANSFORMER = "tt"
+DYNAMICS = "dynamics"
+PLANNED_BY = {TRANSFORMER: DEFAULT, DYNAMICS: "cem"}
 PLANNER = "planner"
 BASELINES = "baselines"
 
@@ -25,7 +28,10 @@ Settings = dict[str, Any]
 class EvaluationConfig:
     """How every cell is evaluated: the same episodes for all."""
 
-    episodes: int = option(10, "episodes that every trained model is evaluated in, the same for all")
+    episodes: int = option(
+        10,
+        "episodes (of each task, where there are several) that every trained model is evaluated in, the same for all",
+    )
     episode_seed: int = option(0, "episode n is seeded with this + n")
     num_envs: int = option(10, "environments acted in at once; changes the speed only")
     env: str | None = option(None, "Gymnasium environment (none: the dataset's)")
@@ -44,7 +50,7 @@ class EvaluationConfig:
 def parse_methods(text: str) -> dict[str, str]:
     """Methods by label, from `bc,bc10=bc,tt`: a method under its own name, or a second time under another."""
     methods: dict[str, str] = {}
-    known = (*METHODS, TRANSFORMER)
+    known = (*METHODS, *PLANNED_BY)
     for word in text.split(","):
         label, _, method = word.strip().partition("=")
         method = method or label
@@ -73,7 +79,7 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
         if not (equals and dot and name):
             raise ConfigError(f"--set takes METHOD.NAME=VALUE, such as iql.updates=5000, not {word!r}.")
         if label == BASELINES:
-            labels = [label for label, method in methods.items() if method != TRANSFORMER]
+            labels = [label for label, method in methods.items() if method not in PLANNED_BY]
             if not labels:
                 raise ConfigError(f"--set {word}: no baseline is compared, only {', '.join(methods)}; leave it out.")
         elif label in methods:
@@ -84,7 +90,7 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
             found[each][name.replace("-", "_")] = (word, text)
     settings: dict[str, Settings] = {}
     for label, method in methods.items():
-        _, planner = found[label].get(PLANNER, ("", DEFAULT))
+        _, planner = found[label].get(PLANNER, ("", PLANNED_BY.get(method, "")))
         settings[label] = {
             name: _typed(word, method, planner, name, text)
             for name, (word, text) in todays_names(method, found[label]).items()
@@ -94,8 +100,7 @@ def parse_settings(words: Sequence[str], methods: Mapping[str, str]) -> dict[str
 
 def todays_names(method: str, settings: Mapping[str, V]) -> dict[str, V]:
     """Settings of a method's training, under the names that they have now."""
-    classes = [TrainConfig] if method == TRANSFORMER else [method_named(method).config_class(), RunConfig]
-    return renamed(settings, *classes)
+    return renamed(settings, *_training_classes(method))
 
 
 def changed_flags(config: EvaluationConfig) -> list[str]:
@@ -121,17 +126,14 @@ def split_planner(settings: Mapping[str, Any]) -> tuple[Settings, str | None, Se
 def _typed(word: str, method: str, planner: str, name: str, text: str) -> Any:
     """The value of a setting, of the type that its config says."""
     plain = name
-    if method != TRANSFORMER:
-        classes: list[type] = [method_named(method).config_class(), RunConfig]
-    elif name == "preset":
+    classes = _training_classes(method)
+    if method == TRANSFORMER and name == "preset":
         return text
-    elif name == PLANNER:
-        planner_named(text)
+    if method in PLANNED_BY and name == PLANNER:
+        _check_planner(word, method, text)
         return text
-    elif name.startswith(PLANNER + "."):
+    if method in PLANNED_BY and name.startswith(PLANNER + "."):
         classes, plain = [planner_named(planner).config_class()], name.removeprefix(PLANNER + ".")
-    else:
-        classes = [TrainConfig]
     if plain == "seed":
         raise ConfigError(f"--set {word}: seeds are set for all methods alike, by --seeds.")
     known = [field.name for config_class in classes for field in dataclasses.fields(config_class)]
@@ -143,3 +145,17 @@ def _typed(word: str, method: str, planner: str, name: str, text: str) -> Any:
                 raise ConfigError(f"--set {word}: {error}") from None
     hint = did_you_mean(plain, known) or f"it has {', '.join(known)}."
     raise ConfigError(f"--set {word}: {method} has no setting {name!r}; {hint}")
+
+
+def _training_classes(method: str) -> list[type]:
+    """Of a method's settings."""
+    planned: dict[str, list[type]] = {TRANSFORMER: [TrainConfig], DYNAMICS: [DynamicsConfig]}
+    return planned[method] if method in planned else [method_named(method).config_class(), RunConfig]
+
+
+def _check_planner(word: str, method: str, name: str) -> None:
+    """Refuse a planner that plans on something else."""
+    on = planner_named(PLANNED_BY[method]).on
+    if planner_named(name).on != on:
+        others = ", ".join(other for other, entry in planners().items() if entry.on == on)
+        raise ConfigError(f"--set {word}: {name} does not plan on {method}; there are {others}.")

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from trajplan.comparison.cells import Cell, read_record, write_record
-from trajplan.comparison.settings import TRANSFORMER, split_planner
+from trajplan.comparison.settings import PLANNED_BY, split_planner
 from trajplan.comparison.work import alone, terminated_as_interrupted, write_cost
 from trajplan.errors import TrajplanError
 
@@ -51,7 +51,7 @@ def plan(cells: Sequence[Cell], info: "DatasetInfo", device: str | None, when: W
     lines = []
     for label, same in by_label.items():
         wanted = when == "yes" or (when == "auto" and on_gpu)
-        if not wanted or len(same) == 1 or same[0].method == TRANSFORMER:
+        if not wanted or len(same) == 1 or same[0].method in PLANNED_BY:
             continue
         together, why = _trainable_together(same, info)
         if len(together) > 1:

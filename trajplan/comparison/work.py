@@ -5,6 +5,7 @@ kill, on this machine or another, resumes, and does nothing where nothing is mis
 """
 
 import fcntl
+import math
 import os
 import signal
 import sys
@@ -21,11 +22,12 @@ from trajplan.comparison.cells import (
     is_finished,
     read_evaluation,
     read_record,
+    tasks_in,
     write_record,
 )
 from trajplan.comparison.memory import peak_gpu_memory, peak_memory
 from trajplan.comparison.results import training_cost
-from trajplan.comparison.settings import TRANSFORMER, split_planner
+from trajplan.comparison.settings import DYNAMICS, PLANNED_BY, TRANSFORMER, split_planner
 from trajplan.config import to_dict
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import make_folder, read_json
@@ -113,9 +115,13 @@ def _train(cell: Cell, device: str | None) -> "TrainResult":
 
         preset = training.pop("preset", None)
         return train(cell.dataset_ids, cell.model, preset, resume=True, device=device, seed=cell.seed, **training)
+    how: dict[str, Any] = {"resume": True, "device": device, "seed": cell.seed}
+    if cell.method == DYNAMICS:
+        from trajplan.dynamics_training import dynamics
+
+        return dynamics(cell.dataset_ids, cell.model, **how, **training)
     from trajplan.baseline_training import baseline
 
-    how: dict[str, Any] = {"resume": True, "device": device, "seed": cell.seed}
     return baseline(cell.method, cell.dataset_ids, cell.model, **how, **training)
 
 
@@ -124,7 +130,7 @@ def _evaluate(cell: Cell, device: str | None) -> bool:
     from trajplan.planners.settings import planner_config, saved_planner
 
     planner = None
-    if cell.method == TRANSFORMER:
+    if cell.method in PLANNED_BY:
         _, name, settings = split_planner(cell.settings)
         planner = planner_config(name, saved_planner(cell.model), settings)
     how = to_dict(cell.evaluation)
@@ -182,8 +188,10 @@ def _with_episodes_there(cell: Cell) -> Cell:
     """The cell with no fewer episodes than its evaluation.json has, which would be lost."""
     if not cell.evaluated.exists():
         return cell
-    there = max((entry["episode"] + 1 for entry in read_json(cell.evaluated)["episodes"]), default=0)
-    return replace(cell, evaluation=replace(cell.evaluation, episodes=max(there, cell.evaluation.episodes)))
+    evaluation = read_json(cell.evaluated)
+    there = max((entry["episode"] + 1 for entry in evaluation["episodes"]), default=0)
+    of_each = math.ceil(there / tasks_in(evaluation))
+    return replace(cell, evaluation=replace(cell.evaluation, episodes=max(of_each, cell.evaluation.episodes)))
 
 
 def write_cost(cell: Cell, record: dict[str, Any], together: int = 1) -> None:

@@ -6,57 +6,33 @@ from torch's generators, so that a run that is resumed draws what one that was n
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trajplan.config import require
 from trajplan.data.episodes import Episodes
+from trajplan.data.goal_shares import Future, GoalShares
 from trajplan.data.info import DatasetInfo
 from trajplan.data.transitions import Batch, Transitions
 from trajplan.errors import ConfigError
-
-Future = Literal["geometric", "uniform", "last"]
-
-
-@dataclass(frozen=True)
-class GoalShares:
-    """Where goals come from: shares of the present and of the episode's future; the rest is any state of the data.
-
-    Attributes:
-        current: share of goals that are the present itself.
-        future: share of goals that are a later observation of the episode.
-        draw: which one: geometric, n steps ahead with probability (1 - discount) discount^(n - 1), held at the
-            episode's last; uniform over all later ones; or the last.
-        discount: of the geometric draw.
-    """
-
-    current: float
-    future: float
-    draw: Future
-    discount: float = 0.99
-
-    def __post_init__(self) -> None:
-        for name in ("current", "future"):
-            require(0 <= getattr(self, name) <= 1, f"share of {name} goals", getattr(self, name), "lie in [0, 1]")
-        total = self.current + self.future
-        require(total < 1 + 1e-9, "share of current and future goals", total, "be at most 1")
-        bad = self.draw == "geometric" and not 0 <= self.discount < 1
-        require(not bad, "discount of goals", self.discount, "be 0 or more and below 1 to draw them geometrically")
 
 
 class GoalTransitions(Transitions):
     """Transitions with goals in hindsight: a reward of -1 until the goal, and of 0 with a terminal where it is.
 
     A state is at its goal where it is the very one that the goal was taken from, as in OGBench (Park et al. 2025).
+    With `steps` above 1 the next observation is that many transitions later, or the episode's last, and the reward is
+    the discounted sum on the way there, which ends at the goal.
 
     Args:
         dataset: where they are taken from; its info names the goal's columns.
         actor: the goals of policies, in `Batch.actor_goals`.
         value: the goals that rewards, terminals and `Batch.goals` are of; None: these stay the data's, without goals.
+        steps: transitions that a batch's next observation lies ahead.
+        discount: of the rewards on the way there.
         episodes, device: as for `Transitions`.
     """
 
@@ -66,11 +42,14 @@ class GoalTransitions(Transitions):
         actor: GoalShares,
         value: GoalShares | None = None,
         *,
+        steps: int = 1,
+        discount: float = 1.0,
         episodes: np.ndarray | None = None,
         device: Any = "cpu",
     ) -> None:
         super().__init__(dataset, episodes=episodes, device=device)
         self._actor, self._value = actor, value
+        self._steps, self._discount = steps, discount
         self._columns = torch.tensor(goal_columns(dataset.info), device=self._device)
         last = dataset.offsets[1:] + np.arange(dataset.num_episodes)
         self._last = torch.from_numpy(last).to(self._device)
@@ -91,9 +70,22 @@ class GoalTransitions(Transitions):
         batch = replace(super().gather(transitions), actor_goals=self._goals(actor))
         if not value:
             return batch
-        reached = value[0] == self._states(transitions)[0]
-        rewards = reached.to(batch.rewards.dtype) - 1
-        return replace(batch, goals=self._goals(value[0]), rewards=rewards, terminations=reached)
+        present, last = self._states(transitions)
+        if self._steps == 1:
+            reached = value[0] == present
+            rewards = reached.to(batch.rewards.dtype) - 1
+            return replace(batch, goals=self._goals(value[0]), rewards=rewards, terminations=reached)
+        ahead = (last - present).clamp(max=self._steps)
+        away = value[0] - present
+        reached = (away >= 0) & (away < ahead)
+        return replace(
+            batch,
+            goals=self._goals(value[0]),
+            rewards=-discounted_steps(torch.where(reached, away, ahead), self._discount).to(batch.rewards.dtype),
+            next_observations=self._observations.index_select(0, present + ahead),
+            terminations=reached,
+            steps=ahead,
+        )
 
     def _goal_rows(self, index: Tensor, shares: GoalShares, generator: torch.Generator | None) -> Tensor:
         present, last = self._states(index)
@@ -111,6 +103,12 @@ class GoalTransitions(Transitions):
         rows = index if self._rows is None else self._rows[index]
         episode = self._episode.index_select(0, rows)
         return rows + episode, self._last.index_select(0, episode)
+
+
+def discounted_steps(steps: Tensor, discount: float) -> Tensor:
+    """What n steps cost at 1 each, 1 + discount + ... + discount^(n - 1): (B,) int64 to (B,) float64."""
+    count = steps.double()
+    return count if discount == 1 else (1 - discount**count) / (1 - discount)
 
 
 def later_rows(rows: Tensor, last: Tensor, draw: Future, discount: float, uniform: Tensor) -> Tensor:

@@ -19,6 +19,11 @@ def dataset_name(info: "DatasetInfo") -> str:
     return info.id.lower().replace("_", "-")
 
 
+def of_ogbench(info: "DatasetInfo") -> bool:
+    """Whether the environment is OGBench's, whose mazes share their names with D4RL's and not their rewards."""
+    return info.env_spec is not None and str(info.env_spec.entry_point).startswith("ogbench.")
+
+
 def locomotion_body(info: "DatasetInfo") -> str | None:
     """One of `LOCOMOTION`, or None."""
     return next((body for body in LOCOMOTION if body in environment_name(info)), None)

@@ -27,6 +27,7 @@ class Batch:
     last_observations: torch.Tensor | None = None  # (B, S) float32, the episode's
     goals: torch.Tensor | None = None  # (B, G) float32, what rewards and terminations are of: `GoalTransitions`
     actor_goals: torch.Tensor | None = None  # (B, G) float32, what the action is to have been taken for
+    steps: torch.Tensor | None = None  # (B,) int64, transitions until `next_observations`; None: one each
 
 
 class Transitions:

@@ -78,6 +78,12 @@ class Windows:
         last = self.ends.index_select(0, index)[:, None] - 1
         return torch.minimum(rows, last), rows <= last
 
+    def observation_rows(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows in the store of the windows' first observations, and of the last of their episodes: (B,) int64 each."""
+        # The store has one observation more in each episode before this one.
+        episode = self.episode_of(index)
+        return self.starts.index_select(0, index) + episode, self.ends.index_select(0, index) + episode
+
     def batch(self, index: torch.Tensor) -> WindowBatch:
         """Observations, actions and rewards of the windows `index` (B,)."""
         starts = self.starts.index_select(0, index)

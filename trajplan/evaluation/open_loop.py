@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from trajplan.baselines.dynamics.checkpoint import saved_settings as saved_ensemble
 from trajplan.baselines.dynamics.training import model_split
 from trajplan.baselines.engine.checkpoint import load_dynamics, saved_settings
 from trajplan.baselines.engine.scaling import training_episodes
@@ -23,7 +24,7 @@ from trajplan.data.info import dataset_ids
 from trajplan.devices import choose_device
 from trajplan.errors import ConfigError, DataError
 from trajplan.evaluation.pictures.open_loop import save_open_loop_picture
-from trajplan.files import make_folder, read_json, sha256, write_json
+from trajplan.files import DYNAMICS_TYPE, make_folder, read_json, sha256, write_json
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.dynamics import DynamicsEnsemble
 from trajplan.models.scaling import Scaling
@@ -59,7 +60,8 @@ def evaluate_open_loop(
         output: folder to write to.
         steps: H, to look ahead.
         starts: B at most, drawn without repetition.
-        dynamics: a baseline's folder with a dynamics ensemble to be measured beside, on the same starts.
+        dynamics: a folder with a dynamics ensemble, of `trajplan dynamics` or of a baseline that learned one, to be
+            measured beside, on the same starts.
         seed: of the draw.
         device: where the models are run; None: a GPU if there is one.
         progress: whether to show a bar on standard error.
@@ -79,6 +81,8 @@ def evaluate_open_loop(
         require(value >= 1, name, value, "be at least 1")
     folder, output, on = Path(folder), Path(output).expanduser(), choose_device(device)
     loaded = load_model_folder(folder, on)
+    if loaded.model.config.goal_dim:
+        raise ConfigError(f"{folder} predicts for a goal, and recorded episodes have none: train one without --goal.")
     ensemble = None if dynamics is None else load_dynamics(Path(dynamics).expanduser()).to(on)
     if dynamics is not None:
         _check_data(folder, Path(dynamics).expanduser())
@@ -282,12 +286,17 @@ def _check_data(folder: Path, dynamics: Path) -> None:
 
 def _about(folder: Path, dataset: OfflineDataset, used: np.ndarray) -> dict[str, Any]:
     """What the ensemble is, and how many of the starts lie in episodes that it, unlike the other, learned from."""
-    method, config, run = saved_settings(folder)
-    learned, _ = model_split(dataset, training_episodes(dataset, run), config, run.seed)
+    if read_json(folder / "config.json").get("model_type") == DYNAMICS_TYPE:
+        method, config, weights = "dynamics", saved_ensemble(folder), "model.safetensors"
+        learned, _ = model_split(dataset, None, config, config.seed)
+    else:
+        method, config, run = saved_settings(folder)
+        weights = "dynamics.safetensors"
+        learned, _ = model_split(dataset, training_episodes(dataset, run), config, run.seed)
     return {
         "method": method,
         "members": config.model_members,
         "elites": config.model_elites,
-        "sha256": sha256(folder / "dynamics.safetensors"),
+        "sha256": sha256(folder / weights),
         "starts_in_its_training": int(np.isin(used, learned).sum()),
     }

@@ -3,7 +3,7 @@
 Shapes: B environments, K beams an environment, n candidates a beam, H heads, d width of a head, D = H * d, V bins,
 J tokens a transition. A candidate's tokens live in one of three stores:
 
-- the prefix, encoded once per environment and read by all of its beams: (B * H, P, d);
+- the prefix, encoded once per environment and read by all of its beams: (B * H, G + P, d), a goal's G tokens first;
 - the trunk, a beam's own tokens, read by all of its candidates: (B * H * K, window * J, d), preallocated;
 - the branch, what a candidate has added since the last `select`: (B * H * K * n, J, d), preallocated.
 
@@ -29,9 +29,10 @@ class Decoder(Protocol):
     """
 
     def begin(self, tokens: Tensor, beams: int, candidates: int) -> Tensor:
-        """Encode what all beams of an environment share, tokens (B, P); logits (B, V + 1) of the next token.
+        """Encode what all beams of an environment share, tokens (B, G + P); logits (B, V + 1) of the next token.
 
-        Forgets all nodes.
+        The first G tokens are the goal's, of a model that reads goals; all that follows sees them, also after a
+        `restart`. Forgets all nodes.
         """
         ...
 
@@ -76,6 +77,7 @@ class CachedDecoder:
         self.scale = self.d**-0.5
         self.sizes: tuple[int, int, int] | None = None
         self.spare: Tensor
+        self.G = model.config.goal_dim
         self.prefix_length = self.trunk_length = self.branch_length = self.kept_length = self.lag = 0
         self.newest: Tensor
         # The nodes that the beams have come from; of nodes of unlike lengths also how many tokens each is behind and
@@ -88,9 +90,10 @@ class CachedDecoder:
     def begin(self, tokens: Tensor, beams: int, candidates: int) -> Tensor:
         """See `Decoder.begin`."""
         self._allocate(tokens.shape[0], beams, candidates)
-        hidden, keys_values = self._encode(tokens)
+        self.goals = tokens[:, : self.G]
+        hidden, keys_values = self._encode(tokens[:, self.G :])
         self.prefix = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in keys_values]
-        self.begun_length = tokens.shape[1]
+        self.begun_length = tokens.shape[1] - self.G
         self.tree = CacheTree(len(self.model.h), self.model.config.n_positions)
         self._stand(self.begun_length, 0)
         logits = self._logits(hidden[:, -1])
@@ -105,7 +108,8 @@ class CachedDecoder:
         hidden, keys_values = self._encode(tokens.flatten(0, 1))
         for store, pair in zip(self.trunk, keys_values, strict=True):
             for i in range(2):
-                store[i, :, :P].view(B, self.H, K, P, self.d).copy_(pair[i].unflatten(0, (B, K)).transpose(1, 2))
+                own = pair[i][:, :, self.G :]
+                store[i, :, :P].view(B, self.H, K, P, self.d).copy_(own.unflatten(0, (B, K)).transpose(1, 2))
         self._stand(0, P)
         self.newest = self._logits(hidden[:, -1]).unflatten(0, (B, K))
         return self.newest
@@ -141,7 +145,8 @@ class CachedDecoder:
         if (ends != P + S).any():
             # All paths end in the same column; a row does not see those before its path begins.
             self.behind, self.lag = P + S - ends, int(P + S - ends[0, 0])
-            no_prefix = ~paths.prefixed[..., None].expand(B, K, P)
+            # The goal is seen by all.
+            no_prefix = F.pad(~paths.prefixed[..., None].expand(B, K, P), (self.G, 0))
             before = torch.arange(S, device=nodes.device) < (S - paths.lengths)[..., None]
             self.unseen = torch.cat([no_prefix, before], -1)
         return self.newest
@@ -206,8 +211,14 @@ class CachedDecoder:
         self.spare = empty(2, rows, config.n_positions, self.d)
 
     def _encode(self, tokens: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Hidden states (rows, P, D) and each layer's keys and values (rows, H, P, d) of whole sequences."""
+        """Hidden states (rows, G + P, D) and each layer's keys and values (rows, H, G + P, d) of whole sequences.
+
+        Their tokens are (rows, P), the goal's left out; each environment has equally many rows.
+        """
         hidden = self.model.embed(tokens)
+        if self.G:
+            goals = self.goals.repeat_interleave(len(tokens) // len(self.goals), 0)
+            hidden = torch.cat([self.model.embed_goals(goals), hidden], 1)
         keys_values = []
         for block in self.model.h:
             q, k, v = self._project(block, hidden).unflatten(-1, (3, self.H, self.d)).permute(2, 0, 3, 1, 4)
@@ -240,8 +251,9 @@ class CachedDecoder:
         b = self.branch_length + branching
         # The queries that share keys stand together: all of an environment's, all of a beam's, one candidate's.
         parts: list[tuple[Tensor, Tensor, int]] = []
-        if self.prefix_length:
-            parts.append((*self.prefix[index], K * n))
+        if P := self.G + self.prefix_length:
+            prefix_keys, prefix_values = self.prefix[index]
+            parts.append((prefix_keys[:, :P], prefix_values[:, :P], K * n))
         if S:
             trunk_keys, trunk_values = self.trunk[index]
             parts.append((trunk_keys[:, :S], trunk_values[:, :S], n))

@@ -10,10 +10,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trajplan.data.info import DatasetInfo
-from trajplan.models.seeds import in_place
+from trajplan.models.seeds import batched_product, in_place, linear
 
 # Rows whose activations in a layer of the usual width fit into the cache of one core.
 CACHED_ROWS = 1024
@@ -52,8 +51,8 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0
     layers: list[nn.Module] = []
     sizes = (inputs, *hidden)
     for before, after in pairwise(sizes):
-        linear = HiddenLinear(before, after) if layers else nn.Linear(before, after)
-        layers += [linear, nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
+        layer = HiddenLinear(before, after) if layers else Linear(before, after)
+        layers += [layer, nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
     return nn.Sequential(*layers, LastLinear(sizes[-1], outputs))
 
 
@@ -73,24 +72,32 @@ def bf16_product(product: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return product(*(tensor.bfloat16() for tensor in tensors))
 
 
-class HiddenLinear(nn.Linear):
+class Linear(nn.Linear):
+    """torch's, whose product is one for all seeds that are computed together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return linear(x, self.weight, self.bias)
+
+
+class HiddenLinear(Linear):
     """A linear layer between hidden layers, see `learn_in_bf16`."""
 
     bf16 = False
 
-    def forward(self, input: Tensor) -> Tensor:
-        """As `nn.Linear`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs), in bfloat16 where it learns in it."""
         if self.bf16 and self.training:
-            return bf16_product(functional.linear, input, self.weight, self.bias)
-        return super().forward(input)
+            return bf16_product(linear, x, self.weight, self.bias)
+        return super().forward(x)
 
 
-class LastLinear(nn.Linear):
+class LastLinear(Linear):
     """A linear layer after hidden ones, in its weights' type whatever these gave."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """As `nn.Linear`."""
-        return super().forward(input.to(self.weight.dtype))
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 class EnsembleMLP(nn.Module):
@@ -131,7 +138,7 @@ class EnsembleMLP(nn.Module):
             weights, biases = [weight[chosen] for weight in weights], [bias[chosen] for bias in biases]
         x = x.expand(len(weights[0]), *x.shape[-2:])
         if x.device.type != "cpu" or x.shape[-2] <= CACHED_ROWS:
-            return self._layers(torch.baddbmm, weights, biases, x)
+            return self._layers(batched_product, weights, biases, x)
         # One member and few rows at a time, so that the activations of a layer are in the cache for the next one.
         biases = [bias.squeeze(1) for bias in biases]
         outputs = []

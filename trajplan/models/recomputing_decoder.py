@@ -25,8 +25,10 @@ class RecomputingDecoder:
         """See `Decoder.begin`."""
         self.candidates = candidates
         self.kept: list[tuple[int, Tensor]] = []
+        G = self.model.config.goal_dim
+        self.goals, tokens = tokens[:, :G], tokens[:, G:]
         self._hold(tokens[:, None].expand(-1, beams, -1))
-        return self.model(tokens).logits[:, -1]
+        return self._logits(tokens, self.goals)
 
     @torch.no_grad()
     def restart(self, tokens: Tensor) -> Tensor:
@@ -82,7 +84,14 @@ class RecomputingDecoder:
         """Logits (..., V + 1) of what follows tokens (B, K, L) or (B, K, n, L)."""
         missing = self.missing.view(*self.missing.shape, *[1] * (tokens.dim() - 3)).expand(tokens.shape[:-1]).flatten()
         rows = tokens.flatten(0, -2)
+        goals = self.goals.repeat_interleave(len(rows) // len(tokens), 0)
         # All sequences of one length together, then back in their places.
-        logits = [self.model(rows[missing == start, start:]).logits[:, -1] for start in missing.unique().tolist()]
+        parts = [(missing == start, start) for start in missing.unique().tolist()]
+        logits = [self._logits(rows[chosen, start:], goals[chosen]) for chosen, start in parts]
         places = missing.argsort(stable=True).argsort()
         return torch.cat(logits)[places].unflatten(0, tokens.shape[:-1])
+
+    def _logits(self, tokens: Tensor, goals: Tensor) -> Tensor:
+        """Logits (rows, V + 1) of what follows tokens (rows, L) on the way to goals (rows, G)."""
+        known = {"goals": goals} if goals.shape[1] else {}
+        return self.model(tokens, **known).logits[:, -1]

@@ -2,7 +2,8 @@
 
 Under `torch.func.vmap` code sees the tensors of one seed and computes those of all, stacked along a first axis. Two
 things cannot be said for one seed, and are done here: what changes the stacks in place, such as an optimiser's step,
-and random numbers, which every seed draws from its own generator. Of one seed alone both are what they look like.
+and random numbers, which every seed draws from its own generator. Products could be, but `vmap` takes them apart into
+more operations than they need. Of one seed alone all of these are what they look like.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # Those of the seeds that are computed together, in their order.
 _generators: list[torch.Generator] = []
@@ -49,6 +51,27 @@ def in_place(change: Callable[..., None], *tensors: Tensor) -> None:
         return stacks[0].detach()
 
     _OnStacks.apply(of_all, *tensors)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`torch.nn.functional.linear`, that of all seeds in one batched product."""
+    if not _generators:
+        return functional.linear(x, weight, bias)
+
+    def of_all(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = torch.baddbmm(bias[:, None], x.flatten(1, -2), weight.mT)
+        return y if x.ndim == 3 else y.unflatten(1, x.shape[1:-1])
+
+    return _OnStacks.apply(of_all, x, weight, bias)
+
+
+def batched_product(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """`torch.baddbmm`, the batches of all seeds in one."""
+    if not _generators:
+        return torch.baddbmm(bias, x, weight)
+
+    # Not one `baddbmm` and a view of it: activations work in place, which costs copies on views.
+    return _OnStacks.apply(lambda bias, x, weight: x @ weight + bias, bias, x, weight)
 
 
 class _OnStacks(torch.autograd.Function):

@@ -3,7 +3,7 @@
 Source: Janner, Li, Levine 2021.
 
 Shapes: B batch, T transitions, S observation dimensions, A action dimensions, J = S + A + 2 tokens a transition
-(observation, action, reward, return-to-go), L tokens, V bins, D width. The stop token has index V.
+(observation, action, reward, return-to-go), L tokens, V bins, D width, G tokens of a goal. The stop token has index V.
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,9 @@ class TrajectoryTransformerConfig(GPT2Config):
 
     `bin_counts[j]` is the number of tokens that dimension j of a transition can take (at most `bins`); tokens beyond it
     have probability 0, and so has the stop token everywhere but at a transition's first dimension.
+
+    A model with `goal_columns` reads G tokens of a goal before the window, which it never predicts: the bins of these
+    columns of an observation. `goal_places` says where each of them stands in a goal of the dataset.
     """
 
     model_type = MODEL_TYPE
@@ -44,6 +47,8 @@ class TrajectoryTransformerConfig(GPT2Config):
     action_dim: int = 1
     bins: int = 100
     bin_counts: list[int] | None = None
+    goal_columns: list[int] | None = None
+    goal_places: list[int] | None = None
     window: int = 10
     observation_weight: float | int = 1.0
     action_weight: float | int = 5.0
@@ -68,7 +73,18 @@ class TrajectoryTransformerConfig(GPT2Config):
                     f"bin_counts needs {self.transition_dim} numbers from 1 to {self.bins}, one per dimension; "
                     f"it is {self.bin_counts}."
                 )
+        columns, places = self.goal_columns or [], self.goal_places or []
+        if len(columns) != len(places) or not all(0 <= column < self.observation_dim for column in columns):
+            raise ValueError(
+                f"goal_columns needs columns of the {self.observation_dim} of an observation, and goal_places as many "
+                f"numbers; they are {self.goal_columns} and {self.goal_places}."
+            )
         super().__post_init__(**kwargs)
+
+    @property
+    def goal_dim(self) -> int:
+        """G, the tokens of a goal; 0 for a model that knows no goals."""
+        return len(self.goal_columns or [])
 
     @property
     def transition_dim(self) -> int:
@@ -120,6 +136,8 @@ class TrajectoryTransformer(PreTrainedModel):
         J, V, D = config.transition_dim, config.bins, config.n_embd
         self.wte = nn.Embedding(J * (V + 1), D)
         self.wpe = nn.Embedding(config.n_positions, D)
+        # Each of a goal's dimensions has a table of its own, so that its tokens need no positions.
+        self.wge = nn.Embedding(config.goal_dim * V, D) if config.goal_dim else None
         self.drop = Dropout(config.embd_pdrop)
         blocks = [GPT2Block(config, layer_idx=i) for i in range(config.n_layer)]
         for block in blocks:
@@ -145,6 +163,9 @@ class TrajectoryTransformer(PreTrainedModel):
         elif isinstance(module, TrajectoryTransformer):
             init.copy_(module.wte.weight, std * _smooth_tables(module.config).flatten(0, 1))
             init.copy_(module.heads, std * _smooth_tables(module.config))
+            if module.wge is not None:
+                tables = _smooth_tables(module.config)[module.config.goal_columns or [], :-1]
+                init.copy_(module.wge.weight, std * tables.flatten(0, 1))
             init.copy_(module.illegal, _illegal_tokens(module.config))
 
     def embed(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:
@@ -154,6 +175,12 @@ class TrajectoryTransformer(PreTrainedModel):
         dimension = position % J
         known = tokens.masked_fill(dimension == J - 1, 0)
         return self.wte(known + dimension * (V + 1)) + self.wpe(position)
+
+    def embed_goals(self, goals: Tensor) -> Tensor:
+        """Embeddings (B, G, D) of the tokens of goals (B, G), which stand before the window."""
+        if self.wge is None or goals.shape[-1] != self.config.goal_dim:
+            raise ValueError(f"a goal of {goals.shape[-1]} tokens was given; this model reads {self.config.goal_dim}.")
+        return self.wge(goals + torch.arange(self.config.goal_dim, device=goals.device) * self.config.bins)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (B, L, V + 1) of the tokens that follow the first L positions, from hidden states (B, L, D)."""
@@ -173,7 +200,11 @@ class TrajectoryTransformer(PreTrainedModel):
         return logits.masked_fill(self.illegal[dimension], float("-inf"))
 
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, valid: Tensor | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        valid: Tensor | None = None,
+        goals: Tensor | None = None,
     ) -> TrajectoryTransformerOutput:
         """Predict each token from those before it.
 
@@ -181,20 +212,25 @@ class TrajectoryTransformer(PreTrainedModel):
             tokens: (B, L) int64, from a transition's first dimension on, at most `window` transitions.
             targets: (B, L) int64, the token that follows each of `tokens`.
             valid: (B, L) bool, which targets count (None: all).
+            goals: (B, G) int64, of a model that reads goals.
 
         Raises:
             ConfigError: for an attention implementation that is not known to be causal.
-            ValueError: for more tokens than the window holds.
+            ValueError: for more tokens than the window holds, or goals of another size than the model's.
         """
         L, J = tokens.shape[1], self.config.transition_dim
         if self.config.n_positions < L:
             raise ValueError(f"{L} tokens do not fit the window of {self.config.window} transitions of {J} tokens.")
-        hidden = self.drop(self.embed(tokens))
+        G = self.config.goal_dim
+        embedded = self.embed(tokens)
+        if G or goals is not None:
+            embedded = torch.cat([self.embed_goals(tokens[:, :0] if goals is None else goals), embedded], 1)
+        hidden = self.drop(embedded)
         # Read anew each time, as it may be set on the config of a model that exists.
         mask = _causal_mask(hidden) if _needs_mask(self.config._attn_implementation) else None
         for block in self.h:
             hidden = block(hidden, attention_mask=mask)
-        logits = self.logits(self.ln_f(hidden))
+        logits = self.logits(self.ln_f(hidden[:, G:]))
         if targets is None:
             return TrajectoryTransformerOutput(logits=logits)
         valid = torch.ones_like(targets, dtype=torch.bool) if valid is None else valid

@@ -79,7 +79,7 @@ class Imitation:
         """See `trajplan.planners.controller.Planner`; nothing here is random."""
         config = self.config
         smaller = f"horizon ({config.horizon}) or beam_width ({config.beam_width})"
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, tuple, smaller)
+        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, tuple, smaller, goals)
 
     @torch.inference_mode()
     def search(self, decoder: Decoder, prefix: Tensor) -> TokenPlans:
@@ -87,11 +87,11 @@ class Imitation:
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
         """
         shape, K, H = self.model.config, self.config.beam_width, self.config.horizon
         S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
         in_window = past.shape[2] + 1
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         # All beams begin alike: only the first may branch until there are others.

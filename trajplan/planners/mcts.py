@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,10 +22,12 @@ from torch.nn import functional
 
 from trajplan.config import option, require
 from trajplan.errors import ConfigError
+from trajplan.models.critic import Critic
 from trajplan.models.decoder import CachedDecoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import sample
+from trajplan.planners.scores import state_values
 from trajplan.planners.settings import check_window
 from trajplan.planners.tokens import (
     DecoderMaker,
@@ -53,6 +56,12 @@ class MCTSConfig:
     action_top_k: int | None = option(None, "draw action tokens among the k likeliest (none: all)")
     action_cdf: float | None = option(0.4, "draw action tokens among the likeliest up to this mass (none: all)")
     action_temperature: float = option(1.0, "temperature of the action tokens")
+    critic: str | None = option(
+        None, "folder of a trained baseline whose values stand for what follows a leaf (none: the model's return-to-go)"
+    )
+    score: Literal["return", "value"] = option(
+        "return", "value a path by rewards and what follows them, or by the critic's value of its last state alone"
+    )
     replan_every: int = option(1, "steps acted from one plan before the next is made")
 
     def __post_init__(self) -> None:
@@ -67,6 +76,7 @@ class MCTSConfig:
         require(
             self.replan_every <= self.horizon, "replan_every", self.replan_every, f"be at most {self.horizon} steps"
         )
+        require(self.score == "return" or self.critic is not None, "score", self.score, "be return without a critic")
         # The likeliest token alone would leave nothing to search.
         require(top_k is None or top_k >= 2, "action_top_k", top_k, "be at least 2, or none")
         require(cdf is None or 0 < cdf <= 1, "action_cdf", cdf, "be above 0 and at most 1, or none")
@@ -83,7 +93,8 @@ class Node:
         action: tokens of the action that leads here.
         tokens: (S + A + 2,) of the parent's observation and of the transition from it; what follows is `observation`.
         observation: (S,) tokens.
-        reward, return_to_go: of the transition, as the model predicts them; the latter 0 after an end.
+        reward, return_to_go: of the transition, as the model (or for the latter the critic) predicts them; the latter
+            is 0 after an end.
         value: the return-to-go, until there are children: then the best return that one of them promises.
         ended: whether the model foresees an end here.
         log_likelihood: of action and observation.
@@ -112,14 +123,6 @@ class Node:
     def path(self) -> "list[Node]":
         """The nodes from the root's child to this one."""
         return [] if self.parent is None else [*self.parent.path(), self]
-
-    def best_first(self, discount: float) -> "list[Node]":
-        """The children, those of the greatest return first."""
-        return sorted(self.children.values(), key=lambda child: -child.result(discount))
-
-    def result(self, discount: float) -> float:
-        """The return from the parent on."""
-        return self.reward + discount * self.value
 
 
 class Tree:
@@ -156,10 +159,24 @@ class Tree:
         """PUCT (Silver et al. 2017), values scaled to [0, 1] (Schrittwieser et al. 2020); who waits has seen a 0."""
         visits = child.visits + child.waiting
         spread = self.greatest - self.least
-        value = (child.result(self.config.discount) - self.least) / spread if spread > 0 else 0.0
+        value = (self.result(child) - self.least) / spread if spread > 0 else 0.0
         prior = child.draws / sum(sibling.draws for sibling in parent.children.values())
         bound = self.config.exploration * prior * math.sqrt(parent.visits + parent.waiting) / (1 + visits)
         return value * child.visits / visits + bound
+
+    def result(self, child: Node) -> float:
+        """The return from a node's parent on, or the value at the end of the best path where that alone counts."""
+        return child.value if self.config.score == "value" else child.reward + self.config.discount * child.value
+
+    def best_first(self, node: Node) -> list[Node]:
+        """The children, those of the greatest result first."""
+        return sorted(node.children.values(), key=lambda child: -self.result(child))
+
+    def principal(self, node: Node) -> Node:
+        """The end of the best path through a node."""
+        while node.children:
+            node = self.best_first(node)[0]
+        return node
 
     def back_up(self, node: Node, grown: Node) -> None:
         """End a walk that waits at `node` and has `grown` a child: tell all above what it is worth."""
@@ -171,9 +188,9 @@ class Tree:
         while above is not None:
             above.visits += 1
             if above.children:
-                above.value = max(child.result(self.config.discount) for child in above.children.values())
+                above.value = max(map(self.result, above.children.values()))
             if above.parent is not None:
-                result = above.result(self.config.discount)
+                result = self.result(above)
                 self.least, self.greatest = min(self.least, result), max(self.greatest, result)
             above = above.parent
 
@@ -186,6 +203,7 @@ class MCTS:
         tokenizer: the one the model was trained with.
         config: settings of the search.
         decoder: how logits are computed.
+        critic: what the setting of this name stands for, on the model's device.
     """
 
     def __init__(
@@ -194,6 +212,8 @@ class MCTS:
         tokenizer: Tokenizer,
         config: MCTSConfig,
         decoder: DecoderMaker = CachedDecoder,
+        *,
+        critic: Critic | None = None,
     ):
         check_window(config, model.config.window)
         if model.config.window < 2:
@@ -201,22 +221,33 @@ class MCTS:
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
         self.config = config
+        self.critic = critic
         self._decoder = decoder(model)
 
-    def plan(self, observations: Tensor, past: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Plan]:
+    def plan(
+        self,
+        observations: Tensor,
+        past: Tensor,
+        generators: Sequence[torch.Generator],
+        goals: Tensor | None = None,
+    ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`."""
         config = self.config
+        if self.critic is not None and self.critic.needs_goals and goals is None:
+            raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
         # A root that fills the window could grow no child without forgetting what its other children remember.
         past = past[:, max(0, past.shape[1] - self.model.config.window + 2) :]
         smaller = f"simulations ({config.simulations}), leaves ({config.leaves}) or horizon ({config.horizon})"
-        search = partial(self._search, generators)
-        return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller)
+        aim = None if goals is None else goals.to(self.model.device)
+        search = partial(self._search, generators, aim)
+        return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller, goals)
 
     @torch.inference_mode()
-    def _search(self, generators: Sequence[torch.Generator], prefix: Tensor) -> TokenPlans:
-        """Grow a tree of each environment from its prefix (B, C * J + S), and tell its best paths."""
+    def _search(self, generators: Sequence[torch.Generator], goals: Tensor | None, prefix: Tensor) -> TokenPlans:
+        """Grow a tree of each environment from its prefix (B, G + C * J + S), and tell its best paths."""
+        self._goals = goals
         config, S, J = self.config, self.model.config.observation_dim, self.model.config.transition_dim
-        self._past = prefix[:, :-S].unflatten(1, (-1, J)).cpu()
+        self._past = prefix[:, self.model.config.goal_dim : -S].unflatten(1, (-1, J)).cpu()
         self._decoder.begin(prefix, 1, 1)
         numbers = self._decoder.keep()[:, 0].tolist()
         in_window = self._past.shape[1] + 1
@@ -230,17 +261,9 @@ class MCTS:
                     known = node.children.setdefault(child.action, child)
                     known.draws += known is not child
                     tree.back_up(node, known)
-        paths = [
-            [self._principal(child) for child in root.best_first(config.discount)[: config.kept]] for root in roots
-        ]
+        paths = [[tree.principal(child) for child in tree.best_first(tree.root)[: config.kept]] for tree in trees]
         self._reach(roots, paths)
-        return self._told(prefix, paths)
-
-    def _principal(self, node: Node) -> Node:
-        """The end of the best path through a node."""
-        while node.children:
-            node = node.best_first(self.config.discount)[0]
-        return node
+        return self._told(prefix, trees, paths)
 
     def _reach(self, roots: list[Node], paths: list[list[Node]]) -> None:
         """Go on with paths too short to act `replan_every` steps from, by the likeliest actions."""
@@ -313,6 +336,9 @@ class MCTS:
             # A stop token is legal in the first dimension alone.
             live = live & (following[..., dim] != V)
             logits = decoder.advance(following[..., dim])
+        if self.critic is not None:
+            goals = self._goals if self.critic.needs_goals else None
+            value = state_values(self.critic, self.tokenizer, following, goals)
         numbers, ends = decoder.keep().tolist(), (~live).tolist()
         rewards, values, likelihoods = reward.tolist(), (value * live).tolist(), likelihood.tolist()
         tokens, following = tokens.cpu(), following.cpu()
@@ -362,14 +388,14 @@ class MCTS:
         known = torch.stack(rows).view(*tokens.shape[:2], length - 1, tokens.shape[-1]).to(tokens.device)
         return torch.cat([known, tokens[:, :, None]], 2).flatten(2)
 
-    def _told(self, prefix: Tensor, paths: list[list[Node]]) -> TokenPlans:
+    def _told(self, prefix: Tensor, trees: list[Tree], paths: list[list[Node]]) -> TokenPlans:
         """The paths to the given nodes, of each environment best first, as the trajectories of a search over tokens."""
         shape, kept = self.model.config, self.config.kept
         plans = TokenPlans.begin(
             prefix[:, -shape.observation_dim :].cpu(), kept, self.config.horizon, shape.transition_dim
         )
         plans.alive[:] = False
-        for b, row in enumerate(paths):
+        for b, (tree, row) in enumerate(zip(trees, paths, strict=True)):
             # Where the root has fewer actions, the last of them fills the others' places.
             for k in range(kept):
                 path = row[min(k, len(row) - 1)].path()
@@ -377,6 +403,6 @@ class MCTS:
                     plans.tokens[b, k, t] = node.tokens
                     plans.rewards[b, k, t], plans.returns[b, k, t] = node.reward, node.return_to_go
                 plans.alive[b, k, : len(path)] = True
-                plans.scores[b, k] = path[0].result(self.config.discount)
+                plans.scores[b, k] = tree.result(path[0])
                 plans.log_likelihood[b, k] = sum(node.log_likelihood for node in path)
         return TokenPlans(*(value.to(self.model.device) for value in vars(plans).values()))

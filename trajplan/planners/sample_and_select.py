@@ -7,16 +7,17 @@ transitions, S observation dimensions, A action dimensions, J = S + A + 2 tokens
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from trajplan.config import option, require
+from trajplan.models.critic import Critic
 from trajplan.models.decoder import CachedDecoder, Decoder
 from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import sample
+from trajplan.planners.scores import check_critic, goals_for, state_values
 from trajplan.planners.settings import check_window
 from trajplan.planners.tokens import (
     DecoderMaker,
@@ -42,6 +43,9 @@ class SampleAndSelectConfig:
     top_k: int | None = option(None, "draw tokens among the k likeliest (none: all)")
     cdf: float | None = option(None, "draw tokens among the likeliest up to this mass (none: all)")
     temperature: float = option(1.0, "temperature of the tokens")
+    critic: str | None = option(
+        None, "folder of a trained baseline whose value of the last state ends a score (none: the model's return-to-go)"
+    )
     replan_every: int = option(1, "steps acted from one plan before the next is made")
 
     def __post_init__(self) -> None:
@@ -61,11 +65,14 @@ class SampleAndSelectConfig:
 class SampleAndSelect:
     """Draws trajectories and ranks them; a plan's score is the predicted discounted return.
 
+    With a critic, its value of the state that a trajectory leads to stands for the predicted return-to-go.
+
     Args:
         model: in evaluation mode; its device is where plans are made.
         tokenizer: the one the model was trained with.
         config: settings of the planner.
         decoder: how logits are computed.
+        critic: what the setting of this name stands for, on the model's device.
     """
 
     def __init__(
@@ -74,11 +81,14 @@ class SampleAndSelect:
         tokenizer: Tokenizer,
         config: SampleAndSelectConfig,
         decoder: DecoderMaker = CachedDecoder,
+        *,
+        critic: Critic | None = None,
     ):
         check_window(config, model.config.window)
+        check_critic(critic, model.config.window)
         self.model = model
         self.tokenizer = tokenizer.to(model.device)
-        self.config = config
+        self.config, self.critic = config, critic
         self._search = bind_decoder(self.search, model, decoder)
 
     def plan(
@@ -90,23 +100,29 @@ class SampleAndSelect:
     ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`."""
         config = self.config
-        noise = partial(self._noise, generators)
         smaller = f"horizon ({config.horizon}) or samples ({config.samples})"
-        return plan_tokens(self._search, self.model, self.tokenizer, observations, past, noise, smaller)
+        aim = goals_for(self.critic, goals, self.model.device)
+        return plan_tokens(
+            *(self._search, self.model, self.tokenizer, observations, past),
+            noise=lambda: (*self._noise(generators), *aim),
+            smaller=smaller,
+            goals=goals,
+        )
 
     @torch.inference_mode()
-    def search(self, decoder: Decoder, prefix: Tensor, noise: Tensor) -> TokenPlans:
+    def search(self, decoder: Decoder, prefix: Tensor, noise: Tensor, goals: Tensor | None = None) -> TokenPlans:
         """Draw and rank, of tensors alone and without a wait for the device.
 
         Args:
             decoder: where logits come from.
-            prefix: (B, C * J + S) int64, the context and the present observation.
+            prefix: (B, G + C * J + S) int64, the goal (if the model has it), the context, the present.
             noise: (B, H, K, S + A) uniform in [0, 1).
+            goals: (B, G) float32, where the critic needs them.
         """
         config, shape = self.config, self.model.config
         K, H = config.samples, config.horizon
         S, A, J, V = shape.observation_dim, shape.action_dim, shape.transition_dim, shape.bins
-        past = prefix[:, :-S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
+        past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(-1, K, -1, J)
         in_window = past.shape[2] + 1
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
         logits = decoder.begin(prefix, K, 1)[:, None].expand(-1, K, -1)
@@ -124,6 +140,16 @@ class SampleAndSelect:
                 # A stop token is legal in the first dimension alone; what follows it is no part of the plan.
                 live = live & (plans.tokens[:, :, step + 1, dim] != V)
             plans.end_where(live, step)
+        if self.critic is not None:
+            planned, live = plans.tokens, plans.alive[:, :, -1]
+            logits, _ = next_transition(decoder, past, planned, in_window, shape.window)
+            states = []
+            for dim in range(S):
+                # The noise of the first state, which was not drawn.
+                states.append(self._draw(logits, noise, 0, dim))
+                live = live & (states[-1] != V)
+                logits = decoder.advance(states[-1])
+            plans.returns[..., -1] = state_values(self.critic, self.tokenizer, torch.stack(states, -1), goals) * live
         discounts = config.discount ** torch.arange(H + 1, device=prefix.device)
         plans.scores = (plans.rewards * discounts[:H]).sum(-1) + discounts[H] * plans.returns[..., -1]
         return plans.reorder(plans.scores.argsort(stable=True, dim=-1, descending=True))
@@ -137,10 +163,13 @@ class SampleAndSelect:
         self, decoder: Decoder, plans: TokenPlans, live: Tensor, logits: Tensor, noise: Tensor, step: int, dim: int
     ) -> Tensor:
         """Draw one token of every trajectory; logits of the next."""
-        config = self.config
-        token = sample(
-            logits, noise[:, step, :, dim], top_k=config.top_k, cdf=config.cdf, temperature=config.temperature
-        )
+        token = self._draw(logits, noise, step, dim)
         plans.log_likelihood += log_probability(logits, token) * live
         plans.tokens[:, :, step, dim] = token
         return decoder.advance(token)
+
+    def _draw(self, logits: Tensor, noise: Tensor, step: int, dim: int) -> Tensor:
+        config = self.config
+        return sample(
+            logits, noise[:, step, :, dim], top_k=config.top_k, cdf=config.cdf, temperature=config.temperature
+        )

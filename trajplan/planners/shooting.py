@@ -127,6 +127,8 @@ class Imagination:
         """The critic's values (B, N) of states (B, N, S), or 0 without one."""
         if self.critic is None:
             return states.new_zeros(states.shape[:2])
+        if self.critic.needs_goals and goals is None:
+            raise ConfigError("The critic values states by a goal, and the environment gives none.")
         aim = None if goals is None else goals.to(self.device).repeat_interleave(states.shape[1], 0)
         return self.critic.values(states.flatten(0, 1), aim).view(states.shape[:2])
 

@@ -20,6 +20,9 @@ from trajplan.planners.graph import GraphedFunction
 from trajplan.planners.plan import Plan
 from trajplan.tokenizers.tokenizer import Tokenizer
 
+# A goal is near the data while it lies so little outside their range, as a share of its width.
+OUTSIDE = 0.01
+
 DecoderMaker = Callable[[TrajectoryTransformer], Decoder]
 
 
@@ -99,6 +102,29 @@ def read_prefix(
     present = tokenizer.encode(observations.to(model.device), slice(0, S))
     known = tokenizer.encode(past.to(model.device), slice(0, J - 1))
     return torch.cat([known, known.new_zeros(*known.shape[:2], 1)], 2), present
+
+
+def goal_tokens(model: TrajectoryTransformer, tokenizer: Tokenizer, goals: Tensor | None) -> Tensor | None:
+    """The goals (B, G') of a dataset as tokens (B, G) on the model's device; None for a model that reads no goals.
+
+    A goal that is missing is refused, and one outside the range of the data by more than `OUTSIDE` of its width.
+    """
+    columns, places = model.config.goal_columns, model.config.goal_places
+    if columns is None or places is None:
+        return None
+    if goals is None:
+        raise ConfigError("The model acts for a goal, and an episode was begun without one: give it at reset.")
+    tokens = []
+    for column, place in zip(columns, places, strict=True):
+        wanted, (low, high) = goals[:, place : place + 1], tokenizer.fitted_range(column)
+        outside = ((low - wanted).maximum(wanted - high) > OUTSIDE * (high - low))[:, 0]
+        if outside.any():
+            raise ConfigError(
+                f"The goal is {float(wanted[outside][0]):g} in the observation's column {column}, and the model's data "
+                f"lie between {low:g} and {high:g} there: it cannot tell such a goal from one at their edge."
+            )
+        tokens.append(tokenizer.encode(wanted.to(model.device), slice(column, column + 1)))
+    return torch.cat(tokens, 1)
 
 
 def next_transition(decoder: Decoder, past: Tensor, planned: Tensor, in_window: int, window: int) -> tuple[Tensor, int]:
@@ -195,19 +221,23 @@ def plan_tokens(
     past: Tensor,
     noise: Callable[[], Sequence[Tensor]],
     smaller: str,
+    goals: Tensor | None = None,
 ) -> tuple[Tensor, Plan]:
     """What `Planner.plan` gives, by a search over tokens.
 
     Args:
-        search: from `bind_decoder`; takes the prefix (B, C * J + S) and the noise.
+        search: from `bind_decoder`; takes the prefix (B, G + C * J + S), the goal first, and the noise.
         model, tokenizer: of one checkpoint.
         observations, past: as `Planner.plan` takes them.
         noise: makes what the search draws tokens with.
         smaller: the settings that plans get smaller by, for the sentence about too little memory.
+        goals: as `Planner.plan` takes them.
     """
     tokens, present = read_prefix(model, tokenizer, observations, past)
+    aim = goal_tokens(model, tokenizer, goals)
+    prefix = [tokens.flatten(1), present] if aim is None else [aim, tokens.flatten(1), present]
     try:
-        plans = search(torch.cat([tokens.flatten(1), present], 1), *noise())
+        plans = search(torch.cat(prefix, 1), *noise())
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

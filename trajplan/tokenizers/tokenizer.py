@@ -141,6 +141,10 @@ class Tokenizer:
         below = (mass < q * mass[..., -1:]) | (mass <= 0)
         return self.values[dim][below.sum(-1)]
 
+    def fitted_range(self, dim: int) -> tuple[float, float]:
+        """The least and the greatest value that a dimension was fitted on."""
+        return float(self._low[dim]), float(self._high[dim])
+
     def count_clipped(self, x: torch.Tensor, dims: slice = EVERY) -> torch.Tensor:
         """How many values lie outside the fitted range: `x` (..., d) gives (d,) int64."""
         x = x.to(torch.float32)

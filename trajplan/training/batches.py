@@ -4,7 +4,7 @@ Shapes: N transitions, J tokens a transition, V bins, T transitions a window, B 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from trajplan.data.windows import Windows
 from trajplan.errors import ConfigError
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.config import TrainConfig
+from trajplan.training.goals import WindowGoals
 
 ROWS_AT_A_TIME = 1 << 17
 
@@ -27,12 +28,14 @@ class TokenBatch:
         tokens, targets: (B, L) int64.
         valid: (B, L) bool, which targets count.
         counts: (4,) int64, how many of those are observation, action, reward and return tokens.
+        goals: (B, G) int64, what stands before the windows; None without goals.
     """
 
     tokens: Tensor
     targets: Tensor
     valid: Tensor
     counts: Tensor
+    goals: Tensor | None = None
 
 
 class TokenTable:
@@ -148,8 +151,16 @@ def check_batch(config: TrainConfig, processes: int) -> None:
 class TrainingBatches:
     """The training data of one process: its slice of every global batch, in `accumulation` parts."""
 
-    def __init__(self, table: TokenTable, windows: Windows, config: TrainConfig, rank: int, processes: int) -> None:
-        self.table, self.windows = table, windows
+    def __init__(
+        self,
+        table: TokenTable,
+        windows: Windows,
+        config: TrainConfig,
+        rank: int,
+        processes: int,
+        goals: WindowGoals | None = None,
+    ) -> None:
+        self.table, self.windows, self.goals = table, windows, goals
         self.order = WindowOrder(len(windows), config.batch_size, config.seed)
         check_batch(config, processes)
         size = config.batch_size // (config.accumulation * processes)
@@ -162,8 +173,12 @@ class TrainingBatches:
 
         Every process knows the global batch, so its loss can be normalised by it without asking the others.
         """
-        rows, valid = self.windows.gather_rows(self._on_device(self.order.indices(update)))
+        index = self._on_device(self.order.indices(update))
+        rows, valid = self.windows.gather_rows(index)
         parts = [self.table.batch(rows[part], valid[part]) for part in self._slices]
+        if self.goals is not None:
+            goals = self.goals.of(index, update)
+            parts = [replace(batch, goals=goals[part]) for batch, part in zip(parts, self._slices, strict=True)]
         return parts, self.table.count_targets(rows, valid)
 
     def episodes(self, update: int) -> list[int]:

@@ -18,6 +18,7 @@ from trajplan.models.trajectory_transformer import TrajectoryTransformer, Trajec
 from trajplan.runs.tensors import difference
 from trajplan.tokenizers.tokenizer import Tokenizer
 from trajplan.training.config import TrainConfig
+from trajplan.training.goals import relabelling
 
 WEIGHTS = "model.safetensors"
 
@@ -39,7 +40,7 @@ def save_settings(folder: Path, tokenizer: Tokenizer, info: DatasetInfo, config:
     with writing(folder):
         tokenizer.save(folder)
     targets = {"discount": config.discount, "termination_penalty": config.termination_penalty}
-    write_json(folder / "dataset.json", info.to_dict() | targets)
+    write_json(folder / "dataset.json", info.to_dict() | targets | relabelling(info, config))
     save_training(folder, config)
 
 

@@ -33,6 +33,20 @@ class TrainConfig:
     termination_penalty: float | None = option(
         -100.0, "reward that replaces the recorded one at a real terminal (none: as recorded)", group="tokens"
     )
+    goal: str | None = option(
+        None,
+        "columns of a later observation that stand before the window as its goal: all that goals of the data fix, or "
+        "numbers such as 0,1 (none: no goal)",
+        group="tokens",
+    )
+    goal_draw: Literal["geometric", "uniform", "last"] = option(
+        "geometric",
+        "which later observation of the episode is the goal: geometric, uniform or the last",
+        group="tokens",
+    )
+    goal_discount: float = option(
+        0.99, "a geometric goal lies n steps after the window's start with chance (1 - d) d^(n - 1)", group="tokens"
+    )
     observation_weight: float = option(1.0, "weight of the observation tokens in the loss", group="loss")
     action_weight: float = option(5.0, "weight of the action tokens in the loss", group="loss")
     reward_weight: float = option(1.0, "weight of the reward tokens in the loss", group="loss")
@@ -100,6 +114,7 @@ class TrainConfig:
         require(self.bins >= 2, "bins", self.bins, "be at least 2")
         require(self.window >= 2, "window", self.window, "be at least 2 transitions")
         require(0 < self.discount <= 1, "discount", self.discount, "lie in (0, 1]")
+        require(0 <= self.goal_discount < 1, "goal_discount", self.goal_discount, "lie in [0, 1)")
         require(0 <= self.final_learning_rate <= 1, "final_learning_rate", self.final_learning_rate, "lie in [0, 1]")
         require(self.warmup_updates >= 0, "warmup_updates", self.warmup_updates, "be 0 or more")
         require(self.updates is None or self.updates >= 1, "updates", self.updates, "be at least 1, or none")

@@ -7,6 +7,7 @@ from torch import nn
 from trajplan.data.windows import Windows
 from trajplan.models.trajectory_transformer import KINDS
 from trajplan.training.batches import TokenTable
+from trajplan.training.goals import HELD_OUT, WindowGoals
 
 
 class HeldOut:
@@ -16,12 +17,16 @@ class HeldOut:
         windows: all windows of the held-out episodes.
         count: how many to measure on.
         batch_size: windows in one forward pass of one process.
+        goals: of the windows, the same ones every time; None without goals.
     """
 
-    def __init__(self, table: TokenTable, windows: Windows, count: int, batch_size: int) -> None:
+    def __init__(
+        self, table: TokenTable, windows: Windows, count: int, batch_size: int, goals: WindowGoals | None = None
+    ) -> None:
         self.table, self.windows, self.batch_size = table, windows, batch_size
         count = min(count, len(windows))
         self.index = torch.arange(count, device=table.tokens.device) * len(windows) // count
+        self.goals = None if goals is None else goals.of(self.index, HELD_OUT)
 
     @torch.no_grad()
     def losses(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
@@ -34,9 +39,10 @@ class HeldOut:
         sums = torch.zeros(5, device=accelerator.device)
         counts = torch.zeros(4, device=accelerator.device, dtype=torch.int64)
         # Every process makes the same number of passes, as sharded models require.
-        for index in _shares(self.index, self.batch_size, accelerator):
-            batch = self.table.batch(*self.windows.gather_rows(index))
-            output = model(batch.tokens, targets=batch.targets, valid=batch.valid)
+        for places in _shares(torch.arange(len(self.index), device=self.index.device), self.batch_size, accelerator):
+            batch = self.table.batch(*self.windows.gather_rows(self.index[places]))
+            goals = None if self.goals is None else self.goals[places]
+            output = model(batch.tokens, targets=batch.targets, valid=batch.valid, goals=goals)
             means = torch.stack([output.losses[kind] for kind in KINDS])
             sums[:4] += torch.where(batch.counts > 0, means * batch.counts, 0)
             sums[4] += output.loss * batch.counts.sum()

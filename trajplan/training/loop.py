@@ -37,6 +37,7 @@ from trajplan.training.batches import TokenBatch, TokenTable, TrainingBatches
 from trajplan.training.config import TrainConfig
 from trajplan.training.estimate import tell_time
 from trajplan.training.evaluate_loss import HeldOut
+from trajplan.training.goals import goal_settings, window_goals
 from trajplan.training.optimizer import learning_rate, make_optimizer
 from trajplan.training.preflight import preflight
 from trajplan.training.progress import Progress
@@ -107,14 +108,17 @@ def train(
     table = TokenTable(dataset, tokenizer, config, accelerator.device)
     rank, processes = accelerator.process_index, accelerator.num_processes
     make_windows = partial(dataset.windows, config.window, device=accelerator.device)
-    batches = TrainingBatches(table, make_windows(episodes=training), config, rank, processes)
+    training_windows = make_windows(episodes=training)
+    goals = window_goals(dataset, training_windows, tokenizer, config)
+    batches = TrainingBatches(table, training_windows, config, rank, processes, goals)
     measured = None
     if held_out is not None:
         size = config.batch_size // (processes * config.accumulation)
         kept, episodes = held_out
         kept_table = table if kept is dataset else TokenTable(kept, tokenizer, config, accelerator.device)
         kept_windows = kept.windows(config.window, episodes=episodes, device=accelerator.device)
-        measured = HeldOut(kept_table, kept_windows, config.eval_windows, size)
+        kept_goals = window_goals(kept, kept_windows, tokenizer, config)
+        measured = HeldOut(kept_table, kept_windows, config.eval_windows, size, kept_goals)
     about = {"format": 1, "processes": processes, "fingerprint": table.fingerprint(), "updates": config.updates}
     raw, model, optimizer = build(dataset, tokenizer, config, accelerator)
     run = Run(config, folder, accelerator, raw, model, optimizer, batches, measured, about)
@@ -147,7 +151,7 @@ def gradients(model: nn.Module, accelerator: Accelerator, parts: list[TokenBatch
         last = number == len(parts) - 1
         # Processes exchange gradients once an update, and average them: hence the factor.
         with nullcontext() if last else accelerator.no_sync(model):
-            output = model(part.tokens, targets=part.targets, valid=part.valid)
+            output = model(part.tokens, targets=part.targets, valid=part.valid, goals=part.goals)
             share = output.loss * (part.counts.sum() / counts.sum())
             accelerator.backward(share * accelerator.num_processes)
         kinds = torch.stack([output.losses[kind] for kind in KINDS])
@@ -177,6 +181,7 @@ def build(
             observation_dim=dataset.observation_dim,
             action_dim=dataset.action_dim,
             bin_counts=tokenizer.sizes.tolist(),
+            **goal_settings(dataset.info, config),
             **{name: getattr(config, name) for name in names + weights},
         )
     ).to(accelerator.device)

@@ -6,6 +6,7 @@ from trajplan.data.dataset import OfflineDataset
 from trajplan.runs.trackers import check_trackers, tracker_names
 from trajplan.training.batches import check_batch
 from trajplan.training.config import TrainConfig
+from trajplan.training.goals import chosen_columns
 
 
 def preflight(
@@ -24,6 +25,7 @@ def preflight(
     check_trackers(tracker_names(config.trackers))
     # Of how many processes is known once they are there.
     check_batch(config, 1)
+    chosen_columns(dataset.info, config)
     if config.held_out > 0:
         training, others, held_out = dataset.hold_out(config.held_out, config.seed)
         return training, (others, held_out)

@@ -19,7 +19,7 @@ from trajplan.models.networks import Dimensions
 VALUED = [
     (name, kind) for name, entry in METHODS.items() for kind in ("continuous", "discrete") if getattr(entry, kind)
 ]
-VALUED = [(name, kind) for name, kind in VALUED if name not in ("bc", "gcbc", "gcivl")]
+VALUED = [(name, kind) for name, kind in VALUED if name not in ("bc", "gcbc", "gcivl", "qrl")]
 
 
 def saved(folder, name, dataset, config, scale=4.0, shift=0.0):

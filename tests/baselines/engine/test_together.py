@@ -37,7 +37,7 @@ SETTINGS = {
 def noisy(policy):
     """An evaluation that draws random numbers, as a user's might."""
     torch.rand(3)
-    policy.reset([0], [0], np.ones((1, 2)))
+    policy.reset([0], [0], np.ones((1, 3)))
     return {"return": float(policy.act(np.ones((1, 3), np.float32), np.zeros(1), np.zeros(1)).sum())}
 
 

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trajplan.baselines.settings import check_positive, check_share
 from trajplan.config import option, require
 from trajplan.runs.trackers import tracker_names, trackers_option
 
@@ -37,7 +36,8 @@ class EnsembleConfig:
         require(members >= self.model_elites, "model_members", members, "be at least model_elites")
         require(epochs is None or epochs >= 1, "model_max_epochs", epochs, "be at least 1 or none")
         require(0 < self.model_held_out < 1, "model_held_out", self.model_held_out, "lie between 0 and 1")
-        check_positive(self, "model_learning_rate")
+        rate = self.model_learning_rate
+        require(0 < rate < math.inf, "model_learning_rate", rate, "be a finite number above 0")
 
     @property
     def model_hidden(self) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class ModelBasedConfig(EnsembleConfig):
         super().__post_init__()
         for name in ("rollout_length", "rollout_starts", "rollout_every", "rollout_keep"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "be at least 1")
-        check_share(self, "real_ratio")
+        require(0 < self.real_ratio <= 1, "real_ratio", self.real_ratio, "lie in (0, 1]")
 
     @property
     def reward_penalty(self) -> "tuple[Uncertainty, float] | None":

@@ -60,8 +60,7 @@ class BaselineCritic:
         if not self.needs_goals:
             return []
         assert goals is not None
-        columns = list(self.info.goal_columns or ())
-        return [(goals - self.scaling.mean[columns]) / self.scaling.std[columns]]
+        return [self.scaling.goals(goals, self.info.goal_columns or ())]
 
     def _unscaled(self, values: Tensor) -> Tensor:
         """Values (B,), or of a twin (2, B), in the data's rewards: (B,)."""

@@ -14,6 +14,7 @@ from trajplan.baselines.settings import GoalConfig
 from trajplan.config import require
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.goals import goal_columns
+from trajplan.errors import ConfigError
 from trajplan.models.scaling import Scaling
 from trajplan.runs.trackers import check_trackers, tracker_names
 
@@ -45,7 +46,12 @@ def preflight(dataset: OfflineDataset, name: str, config: Any, run_config: RunCo
     episodes = training_episodes(dataset, run_config)
     check_terminals(dataset, config)
     if isinstance(config, GoalConfig):
-        goal_columns(dataset.info)
+        columns = goal_columns(dataset.info)
+        if config.whole_goals and columns != tuple(range(dataset.info.observation_dim)):
+            raise ConfigError(
+                f"{name} learns distances between whole observations, and a goal of dataset {dataset.info.id!r} holds "
+                f"columns {list(columns)} of {dataset.info.observation_dim}; gcivl takes such goals."
+            )
         transform = run_config.reward_transform
         require(transform == "none", "reward_transform", transform, f"be none for {name}, whose rewards tell of goals")
     model_based = isinstance(config, ModelBasedConfig)

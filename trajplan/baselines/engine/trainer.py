@@ -130,7 +130,15 @@ def transitions_for(
 ) -> Transitions:
     """What a method's batches are drawn from: with goals or with returns where its settings or its entry say so."""
     if isinstance(config, GoalConfig):
-        return GoalTransitions(seen, config.actor_goals, config.value_goals, episodes=episodes, device=device)
+        return GoalTransitions(
+            seen,
+            config.actor_goals,
+            config.value_goals,
+            steps=config.lookahead,
+            discount=config.discount,
+            episodes=episodes,
+            device=device,
+        )
     discount = config.discount if method_named(name).returns else None
     return seen.transitions(episodes=episodes, device=device, discount=discount)
 

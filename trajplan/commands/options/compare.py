@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods",
         required=True,
         metavar="NAMES",
-        help="methods to compare, comma-separated: those of `trajplan baseline`, and tt for the Trajectory "
-        "Transformer; LABEL=NAME for one that is compared twice: bc,bc10=bc,iql,tt",
+        help="methods to compare, comma-separated: those of `trajplan baseline`, tt for the Trajectory "
+        "Transformer, and dynamics for planning on an ensemble; LABEL=NAME for one that is compared twice: "
+        "bc,bc10=bc,iql,tt",
     )
     parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder of the comparison")
     parser.add_argument(
@@ -46,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD.NAME=VALUE",
         help="settings other than the preset's, such as bc.updates=5000 tt.epochs=1 tt.planner.horizon=5; "
-        "baselines.updates=5000 is for all but tt, tt.preset names its preset, tt.planner its planner",
+        "baselines.updates=5000 is for all baselines, tt.preset names its preset, tt.planner its planner, as "
+        "dynamics.planner does",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells worked on at a time (default: 1)")
     parser.add_argument(

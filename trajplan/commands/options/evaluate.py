@@ -36,6 +36,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in PLANNERS.items())
     parser.add_argument("--planner", metavar="NAME", help=f"what plans (default: the checkpoint's). {summaries}")
+    parser.add_argument(
+        "--keep-planner",
+        action="store_true",
+        help="make what plans here the checkpoint's own: planner.json, and copies of the critic and ensemble it names",
+    )
     parser.epilog = "trajplan evaluate --planner NAME --help lists a planner's settings, which are options, too."
     parser.complete = _add_planner_settings
 
@@ -59,7 +64,10 @@ def _add_open_loop_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--open-loop-steps", type=int, metavar="N", help="how far ahead (default: 100)")
     group.add_argument("--open-loop-starts", type=int, metavar="N", help="from how many places (default: 256)")
     group.add_argument(
-        "--dynamics", type=Path, metavar="DIR", help="a MOPO, MBPO or COMBO run whose ensemble predicts the same"
+        "--dynamics",
+        type=Path,
+        metavar="DIR",
+        help="a folder of trajplan dynamics, MOPO or COMBO whose ensemble predicts the same",
     )
 
 
