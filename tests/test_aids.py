@@ -12,7 +12,9 @@ from gymnasium import spaces
 
 import trajplan
 from trajplan import hub
+from trajplan.baselines.dynamics import checkpoint as ensembles
 from trajplan.baselines.dynamics.learned_model import WEIGHTS
+from trajplan.baselines.dynamics.settings import DynamicsConfig
 from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.baselines.engine.checkpoint import save_model, save_settings, weights_of
 from trajplan.baselines.engine.settings import RunConfig
@@ -99,6 +101,25 @@ def test_the_checkpoints_own_planner_has_them_beside_the_model(checkpoint, criti
     assert json.loads((moved / "planner.json").read_text()) == written
 
 
+def test_an_ensemble_that_was_learned_by_itself_stands_beside_the_model_too(checkpoint, info, tmp_path):
+    own = tmp_path / "runs/dynamics"
+    own.mkdir(parents=True)
+    config = DynamicsConfig(model_members=2, model_elites=2, model_layers=1, model_width=8)
+    ensembles.save_settings(own, config, info)
+    torch.manual_seed(1)
+    ensembles.save_ensemble(own, new_ensemble(info, config, ends=False))
+    planner = dataclasses.replace(SETTINGS, ensemble=str(own), disagreement_weight=2.0)
+    expected = first_actions(hub.load_policy(checkpoint, device="cpu", planner=planner))
+    save_planner(checkpoint, planner)
+    files = {"config.json", "dataset.json", "training.json", "model.safetensors"}
+    assert {path.name for path in (checkpoint / "ensemble").iterdir()} == files
+    shutil.rmtree(own)
+    np.testing.assert_array_equal(first_actions(hub.load_policy(checkpoint, device="cpu")), expected)
+    shared = {name for name in hub._files(checkpoint, checkpoint) if name.startswith("ensemble/")}
+    assert shared == {f"ensemble/{name}" for name in files} <= set(hub.AID_FILES)
+    evaluate(checkpoint, episodes=1, max_episode_steps=2, output=tmp_path / "out", device="cpu", progress=False)
+
+
 def test_another_critic_replaces_the_copy_and_nothing_else(checkpoint, critic, info, tmp_path):
     save_planner(checkpoint, dataclasses.replace(SETTINGS, critic=str(critic)))
     other, _ = baseline(tmp_path / "runs/awac", info, "awac")
@@ -144,6 +165,28 @@ def test_what_does_not_fit_is_refused_in_a_sentence(checkpoint, critic, info, tm
     assert "learns no values" in refused(checkpoint, critic=str(baseline(tmp_path / "runs/bc", info, "bc")[0]))
     assert "holds no trained dynamics model" in refused(checkpoint, ensemble=str(critic))
     assert "holds a model of type" in refused(checkpoint, critic=str(checkpoint))
+
+
+def test_a_goal_conditioned_critic_values_states_for_the_episodes_goal(checkpoint, info, tmp_path):
+    aiming = dataclasses.replace(info, goal_columns=(0, 1))
+    folder, config = baseline(tmp_path / "runs/gcivl", aiming, "gcivl")
+    assert refused(checkpoint, critic=str(folder), discount=config.discount) == (
+        f"{folder} was trained on toy/pendulum-v0, which does not fit the model: goals are columns 0, 1 there and none "
+        "in toy/pendulum-v0."
+    )
+    write_json(checkpoint / "dataset.json", read_json(checkpoint / "dataset.json") | {"goal_columns": [0, 1]})
+    settings = dataclasses.replace(SETTINGS, critic=str(folder), score="value", discount=config.discount)
+    policy = hub.load_policy(checkpoint, device="cpu", planner=settings)
+    goals = np.array([[0.5, 0.2], [-0.5, 0.9]], np.float32)
+    policy.reset([0, 0], [0, 1], goals)
+    present = (np.full((2, 3), 0.5, np.float32), np.zeros(2, np.float32), np.arange(2))
+    policy.act(*present)
+    # The same present and noise: only the goal tells their scores apart, which are values of the state at the end.
+    assert policy.last_plans[0].scores[0] != policy.last_plans[1].scores[0]
+    assert policy.last_plans[1].scores[0] == policy.last_plans[1].returns[0, -1]
+    policy.reset([0, 0], [0, 1])
+    with pytest.raises(ConfigError, match=r"^The critic values states by a goal, and the environment gives none\.$"):
+        policy.act(*present)
 
 
 def test_a_critic_from_the_command_line_is_recorded_and_kept(checkpoint, critic, capsys):

@@ -15,10 +15,15 @@ from huggingface_hub import ModelCard, constants
 
 import trajplan
 from trajplan import hub
+from trajplan.baselines.dynamics.checkpoint import save_ensemble, save_settings
+from trajplan.baselines.dynamics.settings import DynamicsConfig
+from trajplan.baselines.dynamics.training import new_ensemble
 from trajplan.card import write_card
 from trajplan.cli import main
 from trajplan.errors import CheckpointError, ConfigError
 from trajplan.planners.beam_search import BeamSearchConfig
+from trajplan.planners.cem import CEMConfig
+from trajplan.planners.settings import save_planner
 
 OWN_CARD = "---\nlanguage: en\n---\nMy own words.\n"
 
@@ -103,6 +108,20 @@ def test_a_pushed_checkpoint_is_loaded_back_and_acts_alike(at: Any, checkpoint: 
     np.testing.assert_array_equal(actions(downloaded), actions(trajplan.load(checkpoint, device="cpu")))
     fetched = [path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")]
     assert sorted(fetched) == sorted([*hub.REQUIRED, "README.md"])
+
+
+def test_a_dynamics_ensemble_goes_to_the_hub_and_acts_from_there(at: Any, checkpoint: Path, tmp_path: Path) -> None:
+    folder, info = tmp_path / "ensemble", trajplan.load(checkpoint, device="cpu").info
+    folder.mkdir()
+    config = DynamicsConfig(model_members=2, model_elites=2, model_layers=1, model_width=8)
+    save_settings(folder, config, info)
+    save_ensemble(folder, new_ensemble(info, config, False))
+    save_planner(folder, CEMConfig(horizon=3, samples=20))
+    write_card(folder)
+    _, sent = hub.push(folder, "user/ensemble")
+    assert sorted(sent) == sorted([*hub.REQUIRED_OF_DYNAMICS, "README.md"])
+    downloaded = trajplan.load("user/ensemble", device="cpu")
+    np.testing.assert_array_equal(actions(downloaded), actions(trajplan.load(folder, device="cpu")))
 
 
 def test_only_safetensors_and_json_are_downloaded(at: Any, checkpoint: Path, tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_it_loads_as_a_controller_that_plans_as_told(trained):
         controller.reset(seed=0)
         assert env.action_space.contains(controller.act(observation))
         assert controller.plan.rewards.shape[1] == (planner or CEMConfig()).horizon
+    assert "Controller: DynamicsEnsemble, " in repr(controller)
     assert "planner      mppi: horizon 4" in repr(controller)
 
 

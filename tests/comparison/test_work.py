@@ -11,7 +11,7 @@ import trajplan.baseline_training
 import trajplan.evaluating
 import trajplan.pretraining
 from trajplan.comparison import checks
-from trajplan.comparison.cells import COST, is_finished, read_record, write_record
+from trajplan.comparison.cells import COST, is_finished, read_evaluation, read_finished, read_record, write_record
 from trajplan.comparison.settings import EvaluationConfig
 from trajplan.comparison.work import run_cell
 from trajplan.errors import CheckpointError, ConfigError, TrajplanError
@@ -35,6 +35,7 @@ class Library:
 
     def __init__(self):
         self.calls, self.asked, self.present, self.interrupt = [], [], [], []
+        self.tasks = None
 
     def _call(self, name, asked):
         self.calls.append(name)
@@ -64,10 +65,17 @@ class Library:
         self.present.append(file.exists())
         interrupted = self._call("evaluate", how | {"episodes": episodes})
         entries = [{"episode": n, "seed": n, "return": 1.0, "length": 5, "success": None} for n in range(episodes)]
+        entries = [
+            entry | {"episode": n * episodes + entry["episode"]}
+            for n in range(len(self.tasks or "1"))
+            for entry in entries
+        ]
         report = dict.fromkeys(("reference", "planner", "environment", "timing"))
         if reference_min is not None:
             report["reference"] = {"min": reference_min, "max": reference_max, "source": "command line"}
-        file.write_text(json.dumps({"episodes": entries, "versions": evaluation_versions()} | report))
+        file.write_text(
+            json.dumps({"episodes": entries, "tasks": self.tasks, "versions": evaluation_versions()} | report)
+        )
         if interrupted:
             raise EvaluationInterrupted("2 of 4 episodes are finished")
         return SimpleNamespace(path=file)
@@ -231,6 +239,24 @@ def test_a_model_that_was_trained_before_is_checked_before_it_is_evaluated(cell,
         run_cell(made)
     assert library.calls == ["baseline", "evaluate"]
     assert made.evaluated.exists()
+
+
+def test_episodes_are_asked_for_of_each_task(cell, library):
+    library.tasks = [1, 2, 3]
+    made = replace(cell("tt"), evaluation=EvaluationConfig(episodes=4))
+    assert run_cell(made)
+    evaluation, *_ = read_finished(made, read_record(made))
+    assert len(evaluation["episodes"]) == 12
+    fewer = replace(made, evaluation=EvaluationConfig(episodes=2))
+    assert is_finished(fewer, read_record(made))
+    assert [entry["episode"] for entry in read_evaluation(fewer)["episodes"]] == list(range(6))
+    # What is there is not asked for as if it were of one task.
+    library.clear()
+    assert run_cell(replace(made, evaluation=EvaluationConfig(episodes=5)))
+    assert [asked["episodes"] for asked in library.asked] == [5]
+    written = json.loads(made.evaluated.read_text())
+    made.evaluated.write_text(json.dumps(written | {"episodes": written["episodes"][:-1]}))
+    assert not is_finished(replace(made, evaluation=EvaluationConfig(episodes=5)), read_record(made))
 
 
 def test_fewer_episodes_leave_those_that_are_there(cell, library):

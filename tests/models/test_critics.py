@@ -1,5 +1,6 @@
 import copy
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -8,6 +9,7 @@ from trajplan.models.networks import (
     CACHED_ROWS,
     Dimensions,
     EnsembleMLP,
+    learn_in_bf16,
     mlp,
     polyak_update,
     start_near_zero,
@@ -50,6 +52,35 @@ def test_many_rows_are_valued_as_few_and_give_the_same_gradients():
 
     torch.testing.assert_close(values_and_gradients(x), values_and_gradients(*x.split(100, dim=-2)))
     torch.testing.assert_close(ensemble(x[0])[1], by_hand(ensemble, 1, x[0]))
+
+
+@pytest.mark.parametrize("rows", [7, 2 * CACHED_ROWS + 5])
+@pytest.mark.parametrize("make", [lambda: mlp(5, (32, 32, 32), 2), lambda: EnsembleMLP(2, 5, (32, 32, 32), 2)])
+def test_bf16_is_for_hidden_layers_and_for_learning(make, rows):
+    torch.manual_seed(0)
+    network, x = make(), torch.randn(rows, 5)
+
+    def values_and_gradients():
+        network.zero_grad()
+        values = network(x)
+        values.mean().backward()
+        return [values, *(parameter.grad for parameter in network.parameters())]
+
+    precise = values_and_gradients()
+    learn_in_bf16(network)
+    narrow = values_and_gradients()
+    assert {tensor.dtype for tensor in narrow} == {torch.float32}
+    assert not torch.equal(narrow[0], precise[0])
+    for one, other in zip(narrow, precise, strict=True):
+        assert (one - other).norm() < 0.05 * other.norm()
+    assert torch.equal(network.eval()(x), precise[0])
+
+
+def test_a_network_without_hidden_products_stays_as_it_is():
+    ensemble, x = EnsembleMLP(2, 5, (8,), 2), torch.randn(7, 5)
+    precise = ensemble(x)
+    learn_in_bf16(ensemble)
+    assert torch.equal(ensemble(x), precise)
 
 
 def test_members_start_in_the_range_of_a_linear_layer():

@@ -149,10 +149,10 @@ def state_of(tokenizer, tokens):
     return tokenizer.decode(torch.tensor(tokens)[None], slice(0, len(tokens)))
 
 
-def return_score(tokenizer, critic=None, goal=None, deviation=0.0):
+def return_score(tokenizer, critic=None, goal=None, deviation=0.0, horizon=3):
     """The discounted rewards and what follows, in plain numbers."""
 
-    def score(steps, horizon=3):
+    def score(steps):
         total = 0.0
         for number, step in enumerate(steps):
             total += DISCOUNT**number * (step.reward - deviation * step.reward_std)
@@ -284,6 +284,17 @@ def test_the_ensembles_disagreement_is_taken_off(seed):
     assert torch.equal(without.scores, alone.scores)
 
 
+def greedy(model, tokenizer, observation, past, judge, forgets):
+    """The sequence that takes at every step the action that a judge scores best, and its scores."""
+    taken, found = [], []
+    for _ in range(3):
+        options = [[*taken, (action,)] for action in range(3)]
+        scored = [judge(rollout(model, tokenizer, observation, past, option, forgets=forgets)) for option in options]
+        taken = options[int(np.argmax(scored))]
+        found.append(max(scored))
+    return taken, found
+
+
 @pytest.mark.parametrize("score", ["return", "value"])
 def test_a_beam_of_one_goes_where_the_next_state_is_worth_most(score):
     """The state after each candidate's action is read before all but one are dropped."""
@@ -291,20 +302,39 @@ def test_a_beam_of_one_goes_where_the_next_state_is_worth_most(score):
     observations, past = problem(model, tokenizer, 1, 1, 4)
     critic = Wavy()
     judge = value_score(tokenizer, critic) if score == "value" else return_score(tokenizer, critic)
-    taken, expected = [], []
-    for _ in range(3):
-        options = [[*taken, (action,)] for action in range(3)]
-        scored = [
-            judge(rollout(model, tokenizer, observations[0], past[0], option, forgets=True)) for option in options
-        ]
-        taken = options[int(np.argmax(scored))]
-        expected.append(max(scored))
+    taken, expected = greedy(model, tokenizer, observations[0], past[0], judge, forgets=True)
     # 40 draws at this temperature hold all 3 actions.
     _, plans = planned(model, tokenizer, observations, past, 3, critic=critic, score=score, beam_width=1, n_expand=40)
-    alive = int(plans.alive[0, 0].sum())
-    actions = tokenizer.encode(plans.actions[0, 0, :alive], slice(2, 3))[:, 0].tolist()
-    assert actions == [action for (action,) in taken][:alive]
+    assert plans.alive.all()
+    actions = tokenizer.encode(plans.actions[0, 0], slice(2, 3))[:, 0].tolist()
+    assert actions == [action for (action,) in taken]
     assert float(plans.scores[0, 0]) == pytest.approx(expected[-1], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 7])
+def test_a_portfolio_keeps_the_cautious_and_the_bold_and_acts_the_best_expected(seed):
+    model, tokenizer = make(2, 1, 3, 4, seed=seed, scale=0.6)
+    observations, past = problem(model, tokenizer, 1, 1, seed)
+    expected = {}
+    for level in (2.0, 0.0, -2.0):
+        # At the horizon of a step all that is known of what follows is its prediction.
+        taken = []
+        for length in range(1, 4):
+            judge = return_score(tokenizer, deviation=level, horizon=length)
+            options = [[*taken, (action,)] for action in range(3)]
+            taken = max(options, key=lambda option: judge(rollout(model, tokenizer, observations[0], past[0], option)))
+        steps = rollout(model, tokenizer, observations[0], past[0], taken)
+        expected[tuple(action for (action,) in taken)] = return_score(tokenizer)(steps)
+    _, plans = planned(
+        model, tokenizer, observations, past, 3, deviation_weight=2.0, portfolio=3, beam_width=3, n_expand=40
+    )
+    assert plans.alive.all()
+    kept = [tuple(tokenizer.encode(plan, slice(2, 3))[:, 0].tolist()) for plan in plans.actions[0]]
+    assert set(kept) == set(expected)
+    assert len(expected) > 1
+    for actions, score in zip(kept, plans.scores[0].tolist(), strict=True):
+        assert score == pytest.approx(expected[actions], abs=1e-4)
+    assert (plans.scores.diff(dim=1) <= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -374,6 +404,9 @@ def test_settings_that_cannot_score_are_refused():
         {"likelihood_threshold": float("-inf")},
         {"percentile": 0.5, "deviation_weight": 1.0},
         {"disagreement_weight": -1.0},
+        {"critic": "x", "score": "value", "deviation_weight": 1.0},
+        {"portfolio": 2},
+        {"deviation_weight": 1.0, "beam_width": 5, "portfolio": 2},
     ):
         name, value = next(reversed(bad.items()))
         with pytest.raises(ConfigError, match=rf"^{name} is {value}; it must be [^;]+\.$"):

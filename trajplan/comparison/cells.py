@@ -161,7 +161,7 @@ def read_finished(cell: Cell, record: Mapping[str, Any]) -> tuple[dict[str, Any]
         raise CheckpointError("not begun, or not finished")
     settings, metrics = read_training(cell)
     evaluation = read_evaluation(cell)
-    found, asked = len(evaluation["episodes"]), cell.evaluation.episodes
+    found, asked = len(evaluation["episodes"]), cell.evaluation.episodes * tasks_in(evaluation)
     if found != asked:
         raise CheckpointError(f"{cell.evaluated} holds {found} of {asked} episodes.")
     if not _is_scaled_as_asked(cell, evaluation["reference"]):
@@ -186,7 +186,13 @@ def read_evaluation(cell: Cell) -> dict[str, Any]:
             float(timing["steps_per_second"])
     except (DataError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{cell.evaluated} is damaged.") from None
-    return evaluation | {"episodes": [entries[n] for n in range(cell.evaluation.episodes) if n in entries]}
+    asked = cell.evaluation.episodes * tasks_in(evaluation)
+    return evaluation | {"episodes": [entries[n] for n in range(asked) if n in entries]}
+
+
+def tasks_in(evaluation: Mapping[str, Any]) -> int:
+    """How many tasks an evaluation's episodes are spread over, so many of each as were asked for; 1 without tasks."""
+    return len(evaluation.get("tasks") or (1,))
 
 
 def read_training(cell: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:

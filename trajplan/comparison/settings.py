@@ -28,7 +28,10 @@ Settings = dict[str, Any]
 class EvaluationConfig:
     """How every cell is evaluated: the same episodes for all."""
 
-    episodes: int = option(10, "episodes that every trained model is evaluated in, the same for all")
+    episodes: int = option(
+        10,
+        "episodes (of each task, where there are several) that every trained model is evaluated in, the same for all",
+    )
     episode_seed: int = option(0, "episode n is seeded with this + n")
     num_envs: int = option(10, "environments acted in at once; changes the speed only")
     env: str | None = option(None, "Gymnasium environment (none: the dataset's)")

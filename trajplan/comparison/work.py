@@ -5,6 +5,7 @@ kill, on this machine or another, resumes, and does nothing where nothing is mis
 """
 
 import fcntl
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from trajplan.comparison.cells import (
     is_finished,
     read_evaluation,
     read_record,
+    tasks_in,
     write_record,
 )
 from trajplan.comparison.memory import peak_gpu_memory, peak_memory
@@ -186,8 +188,10 @@ def _with_episodes_there(cell: Cell) -> Cell:
     """The cell with no fewer episodes than its evaluation.json has, which would be lost."""
     if not cell.evaluated.exists():
         return cell
-    there = max((entry["episode"] + 1 for entry in read_json(cell.evaluated)["episodes"]), default=0)
-    return replace(cell, evaluation=replace(cell.evaluation, episodes=max(there, cell.evaluation.episodes)))
+    evaluation = read_json(cell.evaluated)
+    there = max((entry["episode"] + 1 for entry in evaluation["episodes"]), default=0)
+    of_each = math.ceil(there / tasks_in(evaluation))
+    return replace(cell, evaluation=replace(cell.evaluation, episodes=max(of_each, cell.evaluation.episodes)))
 
 
 def write_cost(cell: Cell, record: dict[str, Any], together: int = 1) -> None:

@@ -63,7 +63,8 @@ class RandomPolicy:
 
 def _kind(policy: Policy) -> str:
     """What acts, and how large it is."""
-    model = getattr(getattr(policy, "planner", None), "model", None) or getattr(policy, "method", None)
+    planner = getattr(policy, "planner", None)
+    model = getattr(planner, "model", None) or getattr(planner, "dynamics", None) or getattr(policy, "method", None)
     name = getattr(policy, "name", None) or type(model or policy).__name__
     if model is None:
         return name

@@ -51,8 +51,25 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int, dropout: float = 0.0
     layers: list[nn.Module] = []
     sizes = (inputs, *hidden)
     for before, after in pairwise(sizes):
-        layers += [Linear(before, after), nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
-    return nn.Sequential(*layers, Linear(sizes[-1], outputs))
+        layer = HiddenLinear(before, after) if layers else Linear(before, after)
+        layers += [layer, nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, LastLinear(sizes[-1], outputs))
+
+
+def learn_in_bf16(module: nn.Module) -> None:
+    """Let the networks in `module` compute the products between hidden layers in bfloat16 while they learn.
+
+    The weights stay in float32, and so do the first and the last layer: of values in the hundreds bfloat16 keeps no
+    decimals.
+    """
+    for part in module.modules():
+        if isinstance(part, HiddenLinear | EnsembleMLP):
+            part.bf16 = True
+
+
+def bf16_product(product: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`product(*tensors)`, computed in bfloat16 and given in it."""
+    return product(*(tensor.bfloat16() for tensor in tensors))
 
 
 class Linear(nn.Linear):
@@ -61,6 +78,26 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         return linear(x, self.weight, self.bias)
+
+
+class HiddenLinear(Linear):
+    """A linear layer between hidden layers, see `learn_in_bf16`."""
+
+    bf16 = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs), in bfloat16 where it learns in it."""
+        if self.bf16 and self.training:
+            return bf16_product(linear, x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class LastLinear(Linear):
+    """A linear layer after hidden ones, in its weights' type whatever these gave."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 class EnsembleMLP(nn.Module):
@@ -82,6 +119,7 @@ class EnsembleMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
+        self.bf16 = False
         sizes = (inputs, *hidden, outputs)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
@@ -112,9 +150,12 @@ class EnsembleMLP(nn.Module):
     def _layers(
         self, product: Callable[..., Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor
     ) -> Tensor:
+        last, narrow = len(weights) - 1, self.bf16 and self.training
         x = product(biases[0], x, weights[0])
-        for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            x = product(bias, self.activation(x), weight)
+        for number, (weight, bias) in enumerate(zip(weights[1:], biases[1:], strict=True), 1):
+            x = self.activation(x)
+            hidden = narrow and number < last
+            x = bf16_product(product, bias, x, weight) if hidden else product(bias, x.to(weight.dtype), weight)
         return x
 
 

@@ -20,12 +20,14 @@ from trajplan.models.trajectory_transformer import TrajectoryTransformer
 from trajplan.planners.plan import Plan
 from trajplan.planners.sampling import is_random, sample
 from trajplan.planners.scores import (
-    cautious_value,
     check_critic,
+    deviation,
     disagreement,
-    drop_unlikely,
     goals_for,
+    prune,
+    risk_levels,
     state_values,
+    weigh_likelihood,
 )
 from trajplan.planners.settings import check_window
 from trajplan.planners.tokens import (
@@ -37,6 +39,7 @@ from trajplan.planners.tokens import (
     make_room,
     next_transition,
     plan_tokens,
+    predicted_value,
 )
 from trajplan.planners.warm_start import follow, pass_on, what_is_left
 from trajplan.tokenizers.tokenizer import Tokenizer
@@ -73,6 +76,10 @@ class BeamSearchConfig:
     deviation_weight: float = option(
         0.0, "standard deviations taken off predicted reward and return: above 0 cautious, below 0 bold"
     )
+    portfolio: int = option(
+        1,
+        "parts of the beam, each with its own deviation weight, down to the opposite; the best by expectation is acted",
+    )
     likelihood_weight: float = option(0.0, "what a nat of the plan's log-likelihood adds to its score")
     likelihood_threshold: float | None = option(
         None, "drop plans whose log-likelihood a step, in nats, is below this (none: none are)"
@@ -97,6 +104,10 @@ class BeamSearchConfig:
         require(threshold is None or isfinite(threshold), "likelihood_threshold", threshold, "be finite, or none")
         require(isfinite(spread), "deviation_weight", spread, "be a finite number")
         require(spread == 0 or self.percentile is None, "deviation_weight", spread, "be 0 where there is a percentile")
+        parts, width = self.portfolio, self.beam_width
+        require(parts >= 1 and width % parts == 0, "portfolio", parts, f"be a divisor of the beam_width, {width}")
+        require(spread == 0 or self.score == "return", "deviation_weight", spread, "be 0 where the score is a value")
+        require(parts == 1 or spread != 0, "portfolio", parts, "be 1 where the deviation_weight is 0")
         require(0 <= self.disagreement_weight < inf, "disagreement_weight", self.disagreement_weight, "be 0 or more")
         for kind in ("action", "observation"):
             top_k, cdf = getattr(self, f"{kind}_top_k"), getattr(self, f"{kind}_cdf")
@@ -187,7 +198,8 @@ class BeamSearch:
         device = prefix.device
         past = prefix[:, shape.goal_dim : -S].unflatten(1, (-1, J))[:, None].expand(B, K, -1, J)
         plans = TokenPlans.begin(prefix[:, -S:], K, H, J)
-        gained = torch.zeros(B, K, device=device)
+        gained, doubted = torch.zeros(2, B, K, device=device)
+        levels = risk_levels(config.deviation_weight, config.portfolio, K, device)
         in_window = past.shape[2] + 1
         logits = decoder.begin(prefix, K, n)[:, None].expand(B, K, -1)
 
@@ -206,32 +218,35 @@ class BeamSearch:
                 likelihood += log_probability(candidate_logits, action)
                 candidates[..., dim] = action
                 candidate_logits = decoder.expand(action)
-            reward = self._value(candidate_logits, J - 2)
+            alive = plans.alive[:, :, step, None]
+            reward, reward_doubt = self._predict(candidate_logits, J - 2, alive)
             candidates[..., A] = candidate_logits.argmax(-1)
             candidate_logits = decoder.expand(candidates[..., A])
-            alive = plans.alive[:, :, step, None]
             log_likelihood = plans.log_likelihood[..., None] + likelihood * alive
-            if self.critic is None:
-                following = self._value(candidate_logits, J - 1)
-            else:
+            following, following_doubt = self._predict(candidate_logits, J - 1, alive)
+            if self.critic is not None:
                 # The state after the action, before anything is pruned: it is what the critic values.
                 candidate_logits = decoder.expand(torch.zeros_like(candidates[..., A]))
                 states, observed, live, candidate_logits = self._observe(
                     decoder.expand, candidate_logits, observation_noise, step, alive, log_likelihood
                 )
-                following = state_values(self.critic, self.tokenizer, states, goals) * live
+                following = state_values(self.critic, self.tokenizer, states, goals) * live * alive
+                following_doubt = torch.zeros_like(following)
 
             # Score: rewards so far, then what follows; a beam that has ended earns nothing more.
-            reward, following = reward * alive, following * alive
+            weight = config.discount ** (step + 1) if config.score == "return" else 1.0
             earned = gained[..., None] + config.discount**step * self._counted(plans, candidates, reward, step)
-            scores = earned + self._weight(step) * following
-            if config.likelihood_weight or config.likelihood_threshold is not None:
-                scores = self._weighed(scores, log_likelihood, plans.alive[:, :, : step + 1])
+            doubts = doubted[..., None] + config.discount**step * reward_doubt
+            scores = earned + weight * following - levels * (doubts + weight * following_doubt)
+            steps = plans.alive[:, :, : step + 1].sum(-1, keepdim=True)
+            scores = weigh_likelihood(
+                scores, log_likelihood, steps, config.likelihood_weight, config.likelihood_threshold
+            )
             # The candidates of an ended beam are copies: one of them may stay.
             scores[..., 1:].masked_fill_(~alive, float("-inf"))
 
-            # Prune: the best K of an environment's K * n.
-            plans_scores, index = scores.flatten(1).topk(K, -1)
+            # Prune: the best K of an environment's K * n, or of each part of a portfolio its share.
+            plans_scores, index = prune(scores, config.portfolio)
             beams, chosen = index // n, index % n
             decoder.select(beams, chosen)
             left = pass_on(left, beams, chosen)
@@ -241,10 +256,11 @@ class BeamSearch:
             plans.rewards[:, :, step] = pick(reward, index)
             plans.returns[:, :, step] = pick(following, index)
             plans.log_likelihood = pick(log_likelihood, index)
-            gained = pick(earned, index)
+            gained, doubted = pick(earned, index), pick(doubts, index)
             if self.critic is not None:
                 plans.end_where(pick(live, index), step)
             if step + 1 == H:
+                last_doubt = weight * pick(following_doubt, index)
                 break
 
             if self.critic is None:
@@ -259,7 +275,11 @@ class BeamSearch:
                 present, plans.log_likelihood = pick(states, index), pick(observed, index)
                 logits, in_window = pick(candidate_logits, index), in_window + 1
             plans.tokens[:, :, step + 1, :S] = present
-        return plans
+        if config.portfolio == 1:
+            return plans
+        # The cautious and the bold are compared by what all of them expect.
+        plans.scores = plans.scores + levels[:, 0] * (doubted + last_doubt)
+        return plans.reorder(plans.scores.argsort(stable=True, dim=-1, descending=True))
 
     def _observe(
         self,
@@ -293,7 +313,7 @@ class BeamSearch:
         return torch.stack(tokens, -1), log_likelihood, live, logits
 
     def _counted(self, plans: TokenPlans, candidates: Tensor, reward: Tensor, step: int) -> Tensor:
-        """What a step counts for in the score (B, K, n): its predicted reward, less the ensemble's disagreement."""
+        """What a step earns in the score (B, K, n): its predicted reward, less the ensemble's disagreement."""
         counted = reward if self.config.score == "return" else torch.zeros_like(reward)
         if self.ensemble is None:
             return counted
@@ -301,26 +321,17 @@ class BeamSearch:
         doubt = disagreement(self.ensemble, self.tokenizer, states, candidates[..., :-1])
         return counted - self.config.disagreement_weight * doubt * plans.alive[:, :, step, None]
 
-    def _weight(self, step: int) -> float:
-        """What the value after transition `step` counts by."""
-        return self.config.discount ** (step + 1) if self.config.score == "return" else 1.0
-
-    def _weighed(self, scores: Tensor, log_likelihood: Tensor, alive: Tensor) -> Tensor:
-        """Scores (B, K, n) with what the likelihood of the plan so far adds to them, or takes from the race."""
-        config = self.config
-        scores = scores + config.likelihood_weight * log_likelihood
-        if config.likelihood_threshold is None:
-            return scores
-        return drop_unlikely(scores, log_likelihood, alive.sum(-1, keepdim=True), config.likelihood_threshold)
-
     def _sample(self, logits: Tensor, noise: Tensor, step: int, dim: int, kind: str) -> Tensor:
         top_k, cdf, temperature = (getattr(self.config, f"{kind}_{name}") for name in ("top_k", "cdf", "temperature"))
         uniform = noise[:, step, ..., dim] if noise.dim() > 2 else None
         return sample(logits, uniform, top_k=top_k, cdf=cdf, temperature=temperature)
 
-    def _value(self, logits: Tensor, dim: int) -> Tensor:
-        config = self.config
-        return cautious_value(self.tokenizer, logits, dim, config.percentile, config.deviation_weight)
+    def _predict(self, logits: Tensor, dim: int, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward or return-to-go (B, K, n), and its standard deviation if that counts; 0 after an end."""
+        value = predicted_value(self.tokenizer, logits, dim, self.config.percentile) * alive
+        if self.config.deviation_weight == 0:
+            return value, torch.zeros_like(value)
+        return value, deviation(self.tokenizer, logits, dim) * alive
 
     def _left(self, previous: Sequence[Plan | None] | None, batch: int) -> Tensor:
         """What is left of the last plans, for `search`."""

@@ -76,7 +76,8 @@ class CEM:
     """
 
     def __init__(self, dynamics: Dynamics, info: DatasetInfo, config: CEMConfig, critic: Critic | None = None) -> None:
-        self.config, self.imagined = config, Imagination(dynamics, info, config, critic)
+        self.dynamics, self.config = dynamics, config
+        self.imagined = Imagination(dynamics, info, config, critic)
 
     @torch.no_grad()
     def plan(

@@ -69,7 +69,8 @@ class MBOP:
     """
 
     def __init__(self, dynamics: Dynamics, info: DatasetInfo, config: MBOPConfig, critic: Critic | None = None) -> None:
-        self.config, self.imagined = config, Imagination(dynamics, info, config, critic)
+        self.dynamics, self.config = dynamics, config
+        self.imagined = Imagination(dynamics, info, config, critic)
         prior = getattr(dynamics, "prior", None)
         if prior is None:
             raise ConfigError(
@@ -114,7 +115,7 @@ class MBOP:
             mix: (B, 1, 1) the last plan's share.
             goals: as for `Planner.plan`.
         """
-        config, imagined, dynamics = self.config, self.imagined, self.imagined.dynamics
+        config, imagined, dynamics = self.config, self.imagined, self.dynamics
         kind: Uncertainty | None = config.penalty if config.penalty_weight else None
         B, N, H, A = noise.shape
         rows = torch.arange(B * N, device=noise.device)

@@ -62,7 +62,8 @@ class MPPI:
     """
 
     def __init__(self, dynamics: Dynamics, info: DatasetInfo, config: MPPIConfig, critic: Critic | None = None) -> None:
-        self.config, self.imagined = config, Imagination(dynamics, info, config, critic)
+        self.dynamics, self.config = dynamics, config
+        self.imagined = Imagination(dynamics, info, config, critic)
 
     @torch.no_grad()
     def plan(

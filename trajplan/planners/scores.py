@@ -10,28 +10,32 @@ from torch import Tensor
 from trajplan.errors import ConfigError
 from trajplan.models.critic import Critic
 from trajplan.models.dynamics import DynamicsEnsemble, uncertainty_of
-from trajplan.planners.tokens import predicted_value
 from trajplan.tokenizers.tokenizer import Tokenizer
 
 
-def cautious_value(
-    tokenizer: Tokenizer, logits: Tensor, dim: int, percentile: float | None, deviation_weight: float
-) -> Tensor:
-    """Reward or return-to-go (...) from logits (..., V + 1), less its standard deviation times a weight.
-
-    Args:
-        tokenizer: of the model.
-        logits: of the dimension's token.
-        dim: which of a transition's dimensions it is.
-        percentile: read it there instead of at its expectation.
-        deviation_weight: of the standard deviation of the predicted distribution over the bins.
-    """
-    value = predicted_value(tokenizer, logits, dim, percentile)
-    if deviation_weight == 0:
-        return value
+def deviation(tokenizer: Tokenizer, logits: Tensor, dim: int) -> Tensor:
+    """Standard deviation (...) of reward or return-to-go over the bins, as logits (..., V + 1) predict it."""
     probabilities = logits[..., :-1].float().softmax(-1)
     distance = tokenizer.values[dim] - tokenizer.expectation(probabilities, dim)[..., None]
-    return value - deviation_weight * (probabilities * distance.square()).sum(-1).sqrt()
+    return (probabilities * distance.square()).sum(-1).sqrt()
+
+
+def risk_levels(weight: float, portfolio: int, beams: int, device: torch.device) -> Tensor:
+    """The weight of the deviation at each beam (K, 1): the same for a part, from `weight` down to its opposite."""
+    levels = torch.linspace(weight, -weight if portfolio > 1 else weight, portfolio, device=device)
+    return levels.repeat_interleave(beams // portfolio)[:, None]
+
+
+def prune(scores: Tensor, portfolio: int) -> tuple[Tensor, Tensor]:
+    """The best K of candidates (B, K, n), those of each part of the beam among themselves.
+
+    Returns:
+        Their scores (B, K), best first in each part, and their places (B, K) among the K * n.
+    """
+    B, K, n = scores.shape
+    best, index = scores.view(B, portfolio, -1).topk(K // portfolio, -1)
+    first = torch.arange(portfolio, device=scores.device)[:, None] * (K // portfolio * n)
+    return best.flatten(1), (index + first).flatten(1)
 
 
 def state_values(critic: Critic, tokenizer: Tokenizer, states: Tensor, goals: Tensor | None) -> Tensor:
@@ -71,17 +75,24 @@ def disagreement(ensemble: DynamicsEnsemble, tokenizer: Tokenizer, states: Tenso
     return uncertainty_of(prediction, "disagreement").view(actions.shape[:-1])
 
 
-def drop_unlikely(scores: Tensor, log_likelihood: Tensor, steps: Tensor, threshold: float) -> Tensor:
-    """Scores (B, K, n), minus infinity where the plan so far is less likely than a threshold.
+def weigh_likelihood(
+    scores: Tensor, log_likelihood: Tensor, steps: Tensor, weight: float, threshold: float | None
+) -> Tensor:
+    """Scores (B, K, n) with what a plan's likelihood adds; minus infinity where it is less likely than a threshold.
 
     The likeliest candidate of each environment stays, so that there is a plan.
 
     Args:
         scores: of candidates.
         log_likelihood: (B, K, n) of their actions and observations so far, in nats.
-        steps: (B, K, n) that they have taken, at least 1.
-        threshold: the mean of a step, in nats.
+        steps: (B, K, 1) that they have taken, at least 1.
+        weight: of a nat.
+        threshold: the mean of a step, in nats; None: none.
     """
+    if weight:
+        scores = scores + weight * log_likelihood
+    if threshold is None:
+        return scores
     mean = log_likelihood / steps
     likeliest = mean.flatten(1).amax(-1)[:, None, None]
     return scores.masked_fill(mean < likeliest.clamp(max=threshold), float("-inf"))

@@ -110,6 +110,18 @@ def test_goals_are_scaled_as_their_columns_and_the_smaller_value_counts(walks):
     assert not critic.has_q
 
 
+def test_goal_conditioned_values_are_asked_for_the_goal(walks, small, tmp_path):
+    method = saved(tmp_path / "run", "gcivl", walks, small("gcivl"), scale=1.0)
+    critic = critic_of(tmp_path / "run")
+    observations = torch.from_numpy(np.array(walks.observations[:9]))
+    goals = observations.flip(0)
+    scaling = fit_scaling(walks, True)
+    with torch.no_grad():
+        expected = method.value(scaling.observations(observations), scaling.observations(goals)).min(0).values
+    torch.testing.assert_close(critic.values(observations, goals), expected, atol=1e-5, rtol=1e-5)
+    assert (critic.needs_goals, critic.has_q) == (True, False)
+
+
 def test_what_holds_no_values_of_the_data_is_refused(walks, small, tmp_path):
     saved(tmp_path / "bc", "bc", walks, small("bc"))
     saved(tmp_path / "shifted", "iql", walks, small("iql"), shift=-1.0)

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 
-from trajplan.baselines.engine import checkpoint
+from trajplan.baselines.engine import checkpoint, trainer
 from trajplan.baselines.engine.checkpoint import load_baseline
 from trajplan.baselines.engine.scaling import fit_scaling, reward_transform, scaled_dataset, training_episodes
 from trajplan.baselines.engine.settings import RunConfig
@@ -70,6 +70,23 @@ def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(name, walks, small,
     result = run(walks, tmp_path / "broken", name, config, settings, evaluate=noisy, resume=True)
     assert (result.updates, result.interrupted) == (12, False)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["iql", "cql"])
+def test_a_run_in_bf16_resumes_exactly_and_keeps_its_precision(name, walks, small, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "cpu_gains_by_bf16", lambda: True)
+    config = small(name, hidden_layers=3)
+    run(walks, tmp_path / "precise", name, config, quick())
+    run(walks, tmp_path / "whole", name, config, quick(precision="auto"))
+    assert json.loads((tmp_path / "whole/training.json").read_text())["precision"] == "bf16"
+    last, precise = (numbers(tmp_path / folder)[-1] for folder in ("whole", "precise"))
+    assert last != precise
+    assert last == pytest.approx(precise, rel=0.1, abs=0.05)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed/training_state/step-00000012")
+    monkeypatch.setattr(trainer, "cpu_gains_by_bf16", lambda: False)
+    run(walks, tmp_path / "resumed", name, config, quick(precision="auto"), resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "resumed")
 
 
 def test_ctrl_c_saves_and_the_run_continues_exactly(walks, small, quick, tmp_path):

@@ -30,6 +30,9 @@ class RunConfig:
     log_every: int = option(1_000, "updates between two lines of metrics.jsonl")
     save_every: int = option(10_000, "updates between two checkpoints")
     seed: int = option(0, "seed of weights, batches and sampled actions")
+    precision: Literal["no", "bf16", "auto"] = option(
+        "no", "products between hidden layers in bfloat16 (auto: on a CPU that gains by it)"
+    )
     trackers: str = trackers_option()
 
     def __post_init__(self) -> None:

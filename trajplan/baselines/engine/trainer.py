@@ -10,9 +10,9 @@ then the model's, and so is a part of the run's state. Nothing else tells the me
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,10 +32,10 @@ from trajplan.config import changes, to_dict
 from trajplan.data.dataset import OfflineDataset
 from trajplan.data.goals import GoalTransitions
 from trajplan.data.transitions import Batch, Transitions
-from trajplan.devices import choose_device
+from trajplan.devices import choose_device, cpu_gains_by_bf16
 from trajplan.errors import CheckpointError, TrajplanError
 from trajplan.files import read_json
-from trajplan.models.networks import Dimensions
+from trajplan.models.networks import Dimensions, learn_in_bf16
 from trajplan.runs import folder as run_folder
 from trajplan.runs import state
 from trajplan.runs.bar import Bar
@@ -151,9 +151,13 @@ def begin(
     resumed = run_folder.resumes(folder, resume)
     if resumed:
         run_folder.check_same_dataset(folder, dataset.info)
+    run_config = replace(run_config, precision=_precision(run_config, folder if resumed else None, task.device))
+    if resumed:
         _check_same_settings(folder, name, config, run_config)
     torch.manual_seed(run_config.seed)
     method = ready.method_class(Dimensions.of(dataset.info), config).to(task.device)
+    if run_config.precision == "bf16":
+        learn_in_bf16(method)
     about = {"format": 1, "processes": 1, "fingerprint": task.fingerprint, "updates": run_config.updates}
     policy = BaselinePolicy(name, method, ready.scaling, dataset.info)
     run = Run(
@@ -169,6 +173,16 @@ def begin(
         checkpoint.save_settings(folder, name, config, run_config, dataset.info, transform)
     state.clean(folder)
     return run, step
+
+
+def _precision(run_config: RunConfig, folder: Path | None, device: torch.device) -> Literal["no", "bf16"]:
+    """What `auto` means on a device; of the run in a folder that is resumed, what it was settled to."""
+    if run_config.precision != "auto":
+        return run_config.precision
+    if folder is not None:
+        settled = checkpoint.saved_settings(folder)[2].precision
+        return "bf16" if settled == "bf16" else "no"
+    return "bf16" if device.type == "cpu" and cpu_gains_by_bf16() else "no"
 
 
 def loop(
