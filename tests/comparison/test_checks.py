@@ -23,7 +23,7 @@ def dataset(space=BOX, episodes=3, rewards=(0.0, 1.0, 2.0), id="toy/hopper/mediu
         }
         for number in range(episodes)
     ]
-    return OfflineDataset.from_episodes(data, id=id, action_space=space)
+    return OfflineDataset.from_episodes(data, id=id, action_space=space, goal_columns=(0, 1, 2))
 
 
 @pytest.mark.parametrize(
