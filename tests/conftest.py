@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 TOKEN = "hf_stand_in"
 LARGE = (".safetensors", ".png", ".mp4")
+
+
+@pytest.fixture(autouse=True)
+def no_accelerate_left() -> Iterator[None]:
+    """What accelerate remembers of a test's training must not bind the next one's."""
+    yield
+    if "accelerate.state" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Hub(ThreadingHTTPServer):

@@ -24,14 +24,6 @@ TIMES = ("seconds", "updates_per_second")
 TT = ["tt.preset=tt_debug", "tt.updates=4", "tt.planner.horizon=2", "tt.planner.beam_width=2"]
 
 
-@pytest.fixture(autouse=True)
-def reset():
-    from accelerate.state import AcceleratorState
-
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A Minari root with six short random episodes of Pendulum-v1."""

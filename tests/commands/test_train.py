@@ -20,14 +20,6 @@ from trajplan.training.checkpoint import load_model_folder
 SMALL = ["--preset", "tt_debug", "--updates", "6", "--save-every", "4", "--log-every", "2"]
 
 
-@pytest.fixture(autouse=True)
-def reset():
-    from accelerate.state import AcceleratorState
-
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
     """The id of a Minari dataset of 6 episodes in a root of its own."""

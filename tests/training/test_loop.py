@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -512,3 +513,10 @@ def test_the_speed_of_the_updates_leaves_out_the_measurements(dataset, tiny, tmp
     monkeypatch.setattr(loop, "_update", taking(2, update))
     train(dataset, tmp_path, tiny(log_every=4, eval_every=4))
     assert [line["tokens_per_second"] for line in read_metrics(tmp_path)] == [448 / 2] * 3
+
+
+def test_a_process_that_has_set_accelerate_up_keeps_its_precision(dataset, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("trajplan.training.loop.gains_by_bf16", lambda device=None: True)
+    Accelerator(cpu=True, mixed_precision="no")
+    train(dataset, tmp_path / "run", tiny(updates=2, precision="auto"), device="cpu")
+    assert json.loads((tmp_path / "run/training.json").read_text())["precision"] == "no"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from trajplan.config import to_dict
@@ -97,7 +98,10 @@ def train(
     windows = int(dataset.lengths[training].sum())
     if resumed:
         config = keep_open_settings(folder, config)
-    config = config.resolved(windows=windows, bf16=gains_by_bf16(device), cpu=not uses_gpu(device))
+    # A process that has set accelerate up already keeps to the precision that it chose there.
+    settled = AcceleratorState().mixed_precision if AcceleratorState._shared_state else None
+    bf16 = gains_by_bf16(device) if settled is None else settled == "bf16"
+    config = config.resolved(windows=windows, bf16=bf16, cpu=not uses_gpu(device))
     if resumed:
         run_folder.check_same_dataset(folder, dataset.info)
         check_same_settings(folder, config)
