@@ -90,12 +90,16 @@ def make_plan():
         steps = np.arange(horizon)[None, :, None] / horizon
         observations = np.repeat(np.repeat(observation[None, None], beams, 0), horizon, 1).astype(np.float32)
         observations[..., position] += rng.normal(size=(beams, 1, 2)) * steps
-        alive = np.arange(horizon) < rng.integers(3, horizon + 1, size=(beams, 1))
+        lengths = rng.integers(3, horizon + 1, size=(beams, 1))
+        alive = np.arange(horizon) < lengths
+        # Of those that are shorter than the horizon every second one ends; the others were looked at no further.
+        short = (lengths < horizon) & (np.arange(beams)[:, None] % 2 == 0)
+        goes_on = alive & ~(short & (np.arange(horizon) == lengths - 1))
         return SimpleNamespace(
             observations=observations,
             actions=np.zeros((beams, horizon, info.action_dim), np.float32),
             rewards=rng.normal(size=(beams, horizon)),
-            returns=rng.normal(size=(beams, horizon)),
+            returns=np.where(goes_on, rng.normal(size=(beams, horizon)), 0),
             scores=-np.sort(-rng.normal(size=beams)),
             log_likelihood=-rng.random(beams),
             alive=alive,

@@ -17,7 +17,7 @@ class Plan:
         rewards: (..., K, H) predicted rewards, 0 after an end.
         returns: (..., K, H) predicted returns-to-go, 0 from an end on.
         scores: (..., K) what the planner ranks by, highest first; which that is, each planner says.
-        alive: (..., K, H) False after a predicted end.
+        alive: (..., K, H) False after a predicted end, or where a search over a tree looked no further.
         log_likelihood: (..., K) of the planned actions and observations up to the end, in nats.
     """
 

@@ -57,7 +57,12 @@ def test_planned_and_realised_values_can_be_read_back(pendulum, make_plan):
     observations = np.array(trace.observations)
     for shown in data["plans"]:
         made = plans[shown["step"]]
-        assert (shown["kept"], shown["horizon"], shown["ranks"]) == (16, 10, list(range(16)))
+        assert (shown["kept"], shown["ranks"]) == (16, list(range(16)))
+        lengths = made.alive.sum(1)
+        ends = [bool(length < 10 and beam % 2 == 0) for beam, length in enumerate(lengths)]
+        assert shown["ends"] == ends
+        assert True in ends
+        assert len({length for length, end in zip(lengths, ends, strict=True) if not end}) > 1
         assert shown["scores"] == pytest.approx(made.scores, rel=1e-4)
         assert shown["log_likelihood"] == pytest.approx(made.log_likelihood, rel=1e-4)
         for beam, path in enumerate(shown["paths"]):

@@ -29,6 +29,7 @@ class _Kept:
     scores: np.ndarray
     log_likelihood: np.ndarray
     alive: np.ndarray
+    returns: np.ndarray
 
 
 class ViewerTrace(Trace):
@@ -37,7 +38,7 @@ class ViewerTrace(Trace):
     def keep(self, plan: Plan, step: int) -> None:
         """Remember a plan."""
         ranks = spread(len(plan.scores), BEAMS)
-        parts = (plan.observations, plan.rewards, plan.scores, plan.log_likelihood, plan.alive)
+        parts = (plan.observations, plan.rewards, plan.scores, plan.log_likelihood, plan.alive, plan.returns)
         self.plans[step] = _Kept(len(plan.scores), ranks, *(part[ranks] for part in parts))
 
 
@@ -121,10 +122,13 @@ def spread(total: int, count: int) -> np.ndarray:
 def _plan(kept: _Kept, values: list[np.ndarray], ranges: list[tuple[float, float]], count: int) -> dict[str, Any]:
     chosen = spread(len(kept.ranks), count)
     lengths = np.maximum(kept.alive[chosen].sum(1), 1)
+    # A trajectory that is shorter than the horizon and has a return-to-go was not looked at further.
+    after = kept.returns[chosen, lengths - 1]
+    ends = (lengths < kept.alive.shape[1]) & (after == 0)
     columns = [_levels(column[chosen], *bounds) for column, bounds in zip(values, ranges, strict=True)]
     return {
         "kept": kept.total,
-        "horizon": kept.alive.shape[1],
+        "ends": ends.tolist(),
         "ranks": kept.ranks[chosen].tolist(),
         "scores": _rounded(kept.scores[chosen]),
         "log_likelihood": _rounded(kept.log_likelihood[chosen]),
