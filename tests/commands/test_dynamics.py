@@ -4,7 +4,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -35,25 +34,9 @@ WORDS += ["--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def pendulum():
+def pendulum(short_pendulum):
     """Five short random episodes of Pendulum-v1."""
-    env = gymnasium.make("Pendulum-v1", max_episode_steps=6)
-    env.action_space.seed(0)
-    episodes = []
-    for seed in range(5):
-        observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
-        for _ in range(6):
-            actions.append(env.action_space.sample())
-            observation, reward, *_ = env.step(actions[-1])
-            observations.append(observation)
-            rewards.append(reward)
-        last = np.arange(6) == 5
-        arrays = {"observations": np.stack(observations), "actions": np.stack(actions), "rewards": np.array(rewards)}
-        episodes.append(arrays | {"terminations": np.zeros(6, bool), "truncations": last})
-    return OfflineDataset.from_episodes(
-        episodes, id="toy/pendulum-v0", observation_space=env.observation_space, action_space=env.action_space,
-        env_spec=env.spec,
-    )  # fmt: skip
+    return short_pendulum(5)
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,7 @@ from trajplan.training.config import TrainConfig
 
 @pytest.fixture(autouse=True)
 def alike_on_all_machines(one_thread):
-    """One thread, and no accelerate state of the test before or for the next one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
+    """One thread, and no accelerate state of what was trained before."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -233,12 +233,14 @@ class MCTS:
     ) -> tuple[Tensor, Plan]:
         """See `trajplan.planners.controller.Planner`."""
         config = self.config
-        if self.critic is not None and self.critic.needs_goals and goals is None:
-            raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
+        aim = None
+        if self.critic is not None and self.critic.needs_goals:
+            if goals is None:
+                raise ConfigError(f"{config.critic} values states by a goal, and the episode has none.")
+            aim = goals.to(self.model.device)
         # A root that fills the window could grow no child without forgetting what its other children remember.
         past = past[:, max(0, past.shape[1] - self.model.config.window + 2) :]
         smaller = f"simulations ({config.simulations}), leaves ({config.leaves}) or horizon ({config.horizon})"
-        aim = None if goals is None else goals.to(self.model.device)
         search = partial(self._search, generators, aim)
         return plan_tokens(search, self.model, self.tokenizer, observations, past, tuple, smaller, goals)
 
@@ -298,13 +300,8 @@ class MCTS:
                 for row, indices, root in zip(waiting, chosen, roots, strict=True)
             ]
             places = [indices + [0] * (width - len(indices)) for indices in chosen]
-            drawn = (
-                None
-                if noise is None
-                else noise.gather(
-                    1, torch.tensor(places, device=noise.device)[..., None].expand(-1, -1, noise.shape[-1])
-                )
-            )
+            row_of = torch.arange(len(places))[:, None]
+            drawn = None if noise is None else noise[row_of, torch.tensor(places)]
             for row, indices, children in zip(grown, chosen, self._children(parents, drawn, full), strict=True):
                 for i, child in zip(indices, children, strict=False):
                     row[i] = child
@@ -337,8 +334,7 @@ class MCTS:
             live = live & (following[..., dim] != V)
             logits = decoder.advance(following[..., dim])
         if self.critic is not None:
-            goals = self._goals if self.critic.needs_goals else None
-            value = state_values(self.critic, self.tokenizer, following, goals)
+            value = state_values(self.critic, self.tokenizer, following, self._goals)
         numbers, ends = decoder.keep().tolist(), (~live).tolist()
         rewards, values, likelihoods = reward.tolist(), (value * live).tolist(), likelihood.tolist()
         tokens, following = tokens.cpu(), following.cpu()
